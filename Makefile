@@ -1,0 +1,53 @@
+# The two commands: `make demo` and `make test`. Each sets up everything it needs in .venv, from the package registry alone.
+PYTHON ?= python3
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-heavy check show bench-enroll operating-points clean
+
+help:
+	@echo "make demo              enroll sample photos, search, draw demo/candidates.png and demo/index.html"
+	@echo "make test              format, lint, types, tests, docs: what CI runs"
+	@echo "make test-heavy        the long suites: more kill -9 rounds, longer random histories"
+	@echo "make bench-enroll      photos per second beside a plain OpenCV loop"
+	@echo "make operating-points  measure the shipped thresholds again"
+	@echo "make clean             remove .venv and demo/; the weights' cache stays (facedex models list shows where)"
+
+.venv/base: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Facedex needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; say which with make PYTHON=python3.12 …")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/dev: .venv/base
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	@touch $@
+
+demo: .venv/base
+	@mkdir -p demo
+	$(BIN)/facedex models pull
+	$(BIN)/python samples/fetch.py demo/photos
+	$(BIN)/facedex enroll samples/enroll demo/photos/enroll --label folder --gallery demo/faces.db
+	$(BIN)/facedex search samples/probes demo/photos/probes -k 3 --gallery demo/faces.db --picture demo/candidates.png --page demo/index.html
+	@echo "Open demo/index.html"
+
+check: .venv/dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/facedex models pull
+	$(BIN)/pytest -n auto -m "not heavy"
+
+test-heavy: .venv/dev
+	$(BIN)/facedex models pull
+	$(BIN)/pytest -n auto -m heavy
+
+bench-enroll: .venv/dev
+	$(BIN)/python -m benchmarks.enrollment
+
+operating-points: .venv/dev
+	$(BIN)/python -m benchmarks.operating_points
+
+clean:
+	rm -rf .venv demo

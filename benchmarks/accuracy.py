@@ -1,0 +1,59 @@
+"""How right is it on labelled photos: missed faces, leave-one-out rank-1, error rates at the shipped threshold.
+
+python -m benchmarks.accuracy [DIR]      DIR/PERSON/*.jpg; the AT&T faces when left out
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.data import ATT_NAME, att_faces, machine
+from facedex import Engine
+from facedex.decide.evaluation import all_pairs, leave_one_out, operating_point
+from facedex.types import Embeddings, to_plain
+from facedex.vision.sources import find_photos
+
+
+def main_faces(engine: Engine, folder: Path) -> tuple[Embeddings, list[str], list[str]]:
+    """(N, D) embeddings of each photo's main face, their labels (the folders), and the photos without a face."""
+    embeddings, labels, missed = [], [], []
+    for source in find_photos(folder):
+        faces = engine.pipeline.faces([engine.load(source.source).pixels])[0]
+        if faces:
+            embeddings.append(faces[0].embedding)
+            labels.append(str(source.folder))
+        else:
+            missed.append(source.name)
+    return np.stack(embeddings), labels, missed
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else att_faces()
+    engine = Engine()
+    embeddings, labels, missed = main_faces(engine, folder)
+    pairs, identified = all_pairs(embeddings, labels), leave_one_out(embeddings, labels)
+    policy = engine.policy
+    result = {
+        "machine": machine(),
+        "photos": len(labels) + len(missed),
+        "people": len(set(labels)),
+        "missed": missed,
+        "leave_one_out": {"probes": identified.probes, "rank_1": identified.rank_1},
+        "genuine_similarity": [float(v) for v in np.quantile(pairs.genuine, [0, 0.01, 0.5])],
+        "impostor_similarity": [float(v) for v in np.quantile(pairs.impostor, [0.5, 0.99, 1])],
+        "at_match_threshold": to_plain(
+            operating_point(pairs, policy.match.threshold, dataset=ATT_NAME if len(sys.argv) < 2 else folder.name, date="")
+        ),
+        "at_review_threshold": to_plain(
+            operating_point(pairs, policy.review.threshold, dataset=ATT_NAME if len(sys.argv) < 2 else folder.name, date="")
+        ),
+    }
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

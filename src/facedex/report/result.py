@@ -1,0 +1,49 @@
+"""What both the picture and the page show: a probe photo, its faces, and crops of their candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from PIL import Image
+
+from facedex.errors import FacedexError
+from facedex.types import Box, Candidate, Found, Photo, Verdict
+
+COLOURS = {Verdict.MATCH: "#1a7f37", Verdict.REVIEW: "#bf6b00", Verdict.NO_MATCH: "#b42318"}
+UNKNOWN_COLOUR = "#57606a"
+
+PhotoLoader = Callable[[str], Photo]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProbeResult:
+    """One probe photo and what was found for each of its faces; ``error`` when it could not be searched."""
+
+    name: str
+    photo: Photo | None
+    found: tuple[Found, ...] = ()
+    error: str | None = None
+
+
+def colour_of(found: Found) -> str:
+    return COLOURS[found.best.verdict] if found.best else UNKNOWN_COLOUR
+
+
+def crop(image: Image.Image, box: Box, size: int, margin: float = 0.35) -> Image.Image:
+    """A square around a face, ``size`` pixels a side, with some of its surroundings; black beyond the photo."""
+    half = max(box.width, box.height) * (0.5 + margin)
+    x, y = (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
+    return image.transform(
+        (size, size), Image.Transform.EXTENT, (x - half, y - half, x + half, y + half), Image.Resampling.BICUBIC
+    )
+
+
+def candidate_crop(candidate: Candidate, load: PhotoLoader, size: int) -> Image.Image | None:
+    """The enrolled face, cut from its photo where that can still be read; galleries keep no pictures."""
+    if candidate.photo is None:
+        return None
+    try:
+        return crop(Image.fromarray(load(candidate.photo).pixels), candidate.box, size)
+    except FacedexError:
+        return None
