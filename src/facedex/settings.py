@@ -1,0 +1,86 @@
+"""The only reader of the environment. Everything else takes parameters, and asks here for their defaults.
+
+========================  ========================================================================================
+FACEDEX_GALLERY           URL of the gallery the command line uses; without it faces.db in the current folder
+FACEDEX_MODELS_DIR        folder of the weights; without it the user's cache folder
+FACEDEX_OFFLINE           true: nothing is ever fetched
+FACEDEX_THREADS           threads of one network run; without it every core the process may use
+FACEDEX_ALLOW_URLS        true: photos may be given as http(s) URLs
+FACEDEX_MAX_PHOTO_BYTES   larger photos are refused before they are decoded
+FACEDEX_MAX_PHOTO_PIXELS  photos of more pixels are refused before they are decoded
+========================  ========================================================================================
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from facedex.errors import ArgumentInvalid
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment may set. An unset or empty variable leaves the default."""
+
+    gallery: str = "faces.db"
+    models_dir: Path | None = None
+    offline: bool = False
+    threads: int | None = None
+    allow_urls: bool = False
+    max_photo_bytes: int = 64 * 2**20
+    max_photo_pixels: int = 120_000_000
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """Read the variables above.
+
+        environment  name → value; the process's own when None.
+        Raises       ArgumentInvalid naming the variable, its value and what it may be.
+        """
+        variables = os.environ if environment is None else environment
+        default = cls()
+
+        def text(name: str) -> str | None:
+            return variables.get(name, "").strip() or None
+
+        def flag(name: str, otherwise: bool) -> bool:
+            value = text(name)
+            if value is None:
+                return otherwise
+            if value.lower() in _TRUE | _FALSE:
+                return value.lower() in _TRUE
+            raise _invalid(name, value, "true or false (also 1/0, yes/no, on/off)")
+
+        def count(name: str) -> int | None:
+            value = text(name)
+            if value is None:
+                return None
+            if not (value.isascii() and value.isdigit() and int(value) > 0):
+                raise _invalid(name, value, "a whole number above 0")
+            return int(value)
+
+        folder = text("FACEDEX_MODELS_DIR")
+        return cls(
+            gallery=text("FACEDEX_GALLERY") or default.gallery,
+            models_dir=Path(folder).expanduser() if folder else default.models_dir,
+            offline=flag("FACEDEX_OFFLINE", default.offline),
+            threads=count("FACEDEX_THREADS"),
+            allow_urls=flag("FACEDEX_ALLOW_URLS", default.allow_urls),
+            max_photo_bytes=count("FACEDEX_MAX_PHOTO_BYTES") or default.max_photo_bytes,
+            max_photo_pixels=count("FACEDEX_MAX_PHOTO_PIXELS") or default.max_photo_pixels,
+        )
+
+
+def _invalid(name: str, value: str, expected: str) -> ArgumentInvalid:
+    return ArgumentInvalid(
+        f"environment variable {name} is {value!r}; expected {expected}. Correct it or unset it.",
+        variable=name,
+        value=value,
+    )
