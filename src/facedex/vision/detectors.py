@@ -4,60 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Final, Protocol, Self, runtime_checkable
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from facedex.errors import ArgumentInvalid, ModelInvalid, PhotoArrayInvalid
+from facedex.errors import ArgumentInvalid, ModelInvalid
 from facedex.models import weights
 from facedex.models.catalog import YUNET
+from facedex.models.contract import Detector, check_images, largest_first
 from facedex.models.runtime import Array, Model
 from facedex.types import Box, Face, RgbImage
 
-
-@runtime_checkable
-class Detector(Protocol):
-    """Finds faces."""
-
-    def detect(self, images: Sequence[RgbImage]) -> list[list[Face]]:
-        """The faces of each image, the largest box first.
-
-        images   each (H, W, 3) uint8, RGB, upright.
-        Returns  one list per image, empty when it shows no face; boxes and landmarks in pixels of that image.
-        Raises   PhotoArrayInvalid for anything else than such arrays.
-        """
-        ...
-
-
-def check_images(images: Sequence[RgbImage]) -> None:
-    """Raise PhotoArrayInvalid unless every image is (H, W, 3) uint8 with at least one pixel."""
-    for position, image in enumerate(images):
-        if (
-            not isinstance(image, np.ndarray)
-            or image.dtype != np.uint8
-            or image.ndim != 3
-            or image.shape[2] != 3
-            or image.size == 0
-        ):
-            what = (
-                f"shape {image.shape} and dtype {image.dtype}"
-                if isinstance(image, np.ndarray)
-                else f"type {type(image)}"
-            )
-            raise PhotoArrayInvalid(
-                f"image {position} has {what}; expected an array (H, W, 3) uint8, RGB. "
-                "For grayscale or floats, convert first; for a file, decode it first.",
-                position=position,
-                shape=getattr(image, "shape", None),
-                dtype=str(getattr(image, "dtype", None)),
-            )
-
-
-def largest_first(faces: list[Face]) -> list[Face]:
-    """Faces by area of the box, then detection score, then position: the main face of a portrait comes first."""
-    return sorted(faces, key=lambda face: (-face.box.area, -face.detection_score, face.box))
+__all__ = ["Detector", "YuNet", "shrink", "suppress"]
 
 
 class YuNet:
@@ -174,7 +134,9 @@ class YuNet:
 def shrink(image: RgbImage, bound: int) -> RgbImage:
     """The image with its longer side at most ``bound`` pixels; the image itself when it is no larger.
 
-    Each pixel is the mean of the area it covers, as in OpenCV's INTER_AREA: a softer filter moves the landmarks.
+    Pillow's BILINEAR weights all pixels that a new one covers. Of the filters tried it comes closest to OpenCV's
+    INTER_AREA in what YuNet makes of it: landmarks within 0.5 pixel, where BOX differs by up to 1.9, and BILINEAR with
+    a faster reduction before it by up to 3.8.
     """
     height, width = image.shape[:2]
     longer = max(height, width)
@@ -182,7 +144,7 @@ def shrink(image: RgbImage, bound: int) -> RgbImage:
         return image
     size = (max(1, round(width * bound / longer)), max(1, round(height * bound / longer)))
     picture = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(picture.resize(size, Image.Resampling.BOX))
+    return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
 
 
 def suppress(boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], overlap: float) -> list[int]:
