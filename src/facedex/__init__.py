@@ -35,7 +35,7 @@ from facedex.types import (
 )
 
 if TYPE_CHECKING:
-    from facedex.vision.images import PhotoLike
+    from facedex.vision.images import PhotoInput
 
 __version__ = "0.1.0"
 
@@ -80,7 +80,7 @@ def open(url: str | os.PathLike[str] = "faces.db") -> Gallery:
     return _engine().open(url)
 
 
-def detect(photo: PhotoLike, *, bgr: bool = False) -> list[Face]:
+def detect(photo: PhotoInput, *, bgr: bool = False) -> list[Face]:
     """Every face of a photo, largest first; an empty list when there is none.
 
     Raises  PhotoError when the photo cannot be used.
@@ -88,7 +88,7 @@ def detect(photo: PhotoLike, *, bgr: bool = False) -> list[Face]:
     return _engine().detect(photo, bgr=bgr)
 
 
-def embed(photo: PhotoLike, *, bgr: bool = False) -> list[Face]:
+def embed(photo: PhotoInput, *, bgr: bool = False) -> list[Face]:
     """Every face of a photo with its embedding, ``(128,)`` float32 of norm 1 with the default model, largest first.
 
     Raises  NoFaceFound; PhotoError when the photo cannot be used.
@@ -96,7 +96,7 @@ def embed(photo: PhotoLike, *, bgr: bool = False) -> list[Face]:
     return _engine().embed(photo, bgr=bgr)
 
 
-def verify(first: PhotoLike, second: PhotoLike, *, bgr: bool = False) -> Verification:
+def verify(first: PhotoInput, second: PhotoInput, *, bgr: bool = False) -> Verification:
     """Are two photos of one person? Compares the largest face of each.
 
     Raises  NoFaceFound; PhotoError when a photo cannot be used.

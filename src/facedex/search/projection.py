@@ -6,6 +6,7 @@ The store is the truth: any process writes to it, each searcher reads what is ne
 from __future__ import annotations
 
 import threading
+
 import numpy as np
 import numpy.typing as npt
 
@@ -40,6 +41,9 @@ class Projection:
     def _fresh(self) -> Index | None:
         latest = self._store.sequence()
         with self._lock:
+            if self._index is None and self._sequence < latest:
+                self._load()
+                self._sequence = latest
             while self._sequence < latest:
                 changes = self._store.changes(self._sequence, _CHANGES_AT_ONCE)
                 deleted = [c.id for c in changes if c.kind is ChangeKind.DELETED]
@@ -47,11 +51,14 @@ class Projection:
                 if self._index is not None and deleted:
                     self._index.remove(np.array(deleted, np.int64))
                 self._take(np.array(present, np.int64))
-                if len(changes) < _CHANGES_AT_ONCE:
-                    self._sequence = max(latest, changes[-1].sequence if changes else 0)
-                else:
-                    self._sequence = changes[-1].sequence
+                self._sequence = changes[-1].sequence if changes else latest
             return self._index
+
+    def _load(self) -> None:
+        for ids, embeddings in self._store.embedding_batches():
+            if self._index is None:
+                self._index = ExactIndex(embeddings.shape[1])
+            self._index.add(embeddings, ids)
 
     def _take(self, present: Ids) -> None:
         # Only the last change of a template is reported, so one relabeled since may be new to us as well.

@@ -44,7 +44,7 @@ from facedex.errors import (
 from facedex.types import Photo, RgbImage
 from facedex.vision.links import Fetcher, has_scheme, masked
 
-__all__ = ["Limits", "PhotoInput", "load_photo"]
+__all__ = ["Limits", "PhotoInput", "RawPhoto", "load_photo", "read_photo"]
 
 PhotoInput: TypeAlias = (
     str
@@ -122,12 +122,52 @@ def load_photo(
     Raises      PhotoNotFound, PhotoUnreadable, PhotoTooLarge, PhotoArrayInvalid, PhotoLinkRefused, PhotoUnavailable;
                 ArgumentInvalid for a source of another kind.
     """
+    return read_photo(source, bgr=bgr, limits=limits, allow_urls=allow_urls, fetcher=fetcher).decode()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawPhoto:
+    """A photo's bytes, not decoded yet: enough to know whether it was seen before.
+
+    digest  as of the ``Photo`` it decodes to.
+    name    what to call it in messages.
+    """
+
+    digest: str
+    name: str
+    link: str | None
+    _content: bytes | RgbImage
+    _limits: Limits
+
+    def decode(self) -> Photo:
+        """The photo, upright RGB.
+
+        Raises  PhotoUnreadable, PhotoTooLarge.
+        """
+        content = self._content
+        pixels = _decode(content, self.name, self._limits) if isinstance(content, bytes) else content
+        return Photo(pixels=pixels, digest=self.digest, link=self.link)
+
+
+def read_photo(
+    source: PhotoInput,
+    *,
+    bgr: bool = False,
+    limits: Limits = _DEFAULT_LIMITS,
+    allow_urls: bool = False,
+    fetcher: Fetcher = _DEFAULT_FETCHER,
+) -> RawPhoto:
+    """The first half of ``load_photo``, with its parameters: bytes and digest, nothing decoded.
+
+    Raises  all of ``load_photo``'s but what decoding finds out.
+    """
     if isinstance(source, np.ndarray):
-        return _from_array(source, bgr, limits)
+        pixels, digest = _from_array(source, bgr, limits)
+        return RawPhoto(digest, "the array", None, pixels, limits)
     data, name, link = _read(source, limits, allow_urls, fetcher)
     if not data:
         raise PhotoUnreadable(f"{name} holds 0 bytes.", photo=name)
-    return Photo(pixels=_decode(data, name, limits), digest=hashlib.sha256(data).hexdigest(), link=link)
+    return RawPhoto(hashlib.sha256(data).hexdigest(), name, link, data, limits)
 
 
 # ---------------------------------------------------------------- to bytes
@@ -476,7 +516,8 @@ def _orientation(info: dict[str | tuple[int, int], Any]) -> int:
 # ---------------------------------------------------------------- from arrays
 
 
-def _from_array(array: npt.NDArray[Any], bgr: bool, limits: Limits) -> Photo:
+def _from_array(array: npt.NDArray[Any], bgr: bool, limits: Limits) -> tuple[RgbImage, str]:
+    """Pixels and digest."""
     shape, dtype = array.shape, array.dtype
 
     def invalid(what: str) -> PhotoArrayInvalid:
@@ -506,7 +547,7 @@ def _from_array(array: npt.NDArray[Any], bgr: bool, limits: Limits) -> Photo:
     pixels.flags.writeable = False
     digest = hashlib.sha256(repr(pixels.shape).encode() + b"\n")
     digest.update(pixels.data)
-    return Photo(pixels=pixels, digest=digest.hexdigest())
+    return pixels, digest.hexdigest()
 
 
 def _three_channels(values: npt.NDArray[np.uint8], bgr: bool) -> RgbImage:

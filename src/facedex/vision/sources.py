@@ -15,7 +15,7 @@ from facedex.errors import ArgumentInvalid, PhotoNotFound, PhotoUnreadable, Sour
 from facedex.types import PhotoFailure
 from facedex.vision.links import has_scheme, masked
 
-__all__ = ["EXTENSIONS", "PhotoSource", "find_photos"]
+__all__ = ["EXTENSIONS", "PhotoSource", "find_photos", "is_single"]
 
 EXTENSIONS: Final = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
@@ -67,6 +67,11 @@ def find_photos(source: Any, *, report: Callable[[PhotoFailure], None] | None = 
     except StopIteration:
         raise _empty(source, problems) from None
     return chain([first], photos)
+
+
+def is_single(source: Any) -> bool:
+    """Whether it is one photo, rather than a folder or a list of them."""
+    return _is_one(source) and not (_is_path(source) and os.path.isdir(source))
 
 
 def _photos(source: Any, note: Callable[[PhotoFailure], None]) -> Iterator[PhotoSource]:

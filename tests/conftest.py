@@ -1,0 +1,50 @@
+"""People, photos and galleries without weights: drawn faces that the synthetic models recognise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import facedex
+from facedex.decide import Calibration, DecisionPolicy, Interval, OperatingPoint
+from facedex.models.synthetic import SyntheticDetector, SyntheticEmbedder, draw_photo
+from facedex.settings import Settings
+from facedex.vision.pipeline import FacePipeline
+
+ANN, BOB, CY, DEE = 1, 2, 3, 4
+Draw = Callable[..., Path]
+
+
+def _point(threshold: float) -> OperatingPoint:
+    nothing = Interval(0.0, 0.001)
+    return OperatingPoint(threshold, 0.0, nothing, 0.0, nothing, "drawn faces", 100, 1000, 10000, "2026-01-01")
+
+
+POLICY = DecisionPolicy(_point(0.5), _point(0.35), Calibration(20.0, -8.0, "drawn faces", "2026-01-01"))
+
+
+@pytest.fixture
+def draw(tmp_path: Path) -> Draw:
+    """``draw("Ann/1.jpg", ANN)``: a photo of these people, below the test's folder."""
+
+    def to_file(path: str, *people: int, variation: float = 0.0, seed: int = 0) -> Path:
+        target = tmp_path / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw_photo(people, variation=variation, seed=seed)).save(target, quality=92)
+        return target
+
+    return to_file
+
+
+@pytest.fixture
+def engine() -> facedex.Engine:
+    return facedex.Engine(FacePipeline(SyntheticDetector(), SyntheticEmbedder()), policy=POLICY, settings=Settings())
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def gallery(request: pytest.FixtureRequest, engine: facedex.Engine, tmp_path: Path) -> Iterator[facedex.Gallery]:
+    with engine.open("memory://" if request.param == "memory" else tmp_path / "faces.db") as opened:
+        yield opened
