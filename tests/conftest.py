@@ -23,7 +23,7 @@ def _point(threshold: float) -> OperatingPoint:
     return OperatingPoint(threshold, 0.0, nothing, 0.0, nothing, "drawn faces", 100, 1000, 10000, "2026-01-01")
 
 
-POLICY = DecisionPolicy(_point(0.5), _point(0.35), Calibration(20.0, -8.0, "drawn faces", "2026-01-01"))
+POLICY = DecisionPolicy(_point(0.5), _point(0.35), Calibration(20.0, -8.0, 0.1, 99.9, "drawn faces", "2026-01-01"))
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def point(threshold: float, fmr: float = 1e-4) -> OperatingPoint:
     )
 
 
-POLICY = DecisionPolicy(point(0.4), point(0.3), Calibration(20, -7, "made up", "2026-01-01"))
+POLICY = DecisionPolicy(point(0.4), point(0.3), Calibration(20, -7, 0.1, 99.9, "made up", "2026-01-01"))
 
 
 def test_the_three_bands_include_their_lower_edge() -> None:

@@ -134,7 +134,14 @@ def calibrate(pairs: Pairs, *, dataset: str, date: str) -> Calibration:
         theta -= step
         if np.abs(step).max() < 1e-10:
             break
-    return Calibration(float(theta[0]), float(theta[1]), dataset, date)
+    return Calibration(
+        slope=float(theta[0]),
+        intercept=float(theta[1]),
+        floor=100 / (i + 2),
+        ceiling=100 * (1 - 1 / (g + 2)),
+        dataset=dataset,
+        date=date,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,20 +57,22 @@ class Calibration:
     """Similarity to confidence by logistic regression: ``100 / (1 + exp(-(slope * similarity + intercept)))``.
 
     The confidence is the chance of one person where genuine and impostor pairs are equally likely beforehand; it
-    is not the chance that the best of a million candidates is right.
+    is not the chance that the best of a million candidates is right. It stays between ``floor`` and ``ceiling``: no
+    number of pairs supports certainty.
     """
 
     slope: float
     intercept: float
+    floor: float
+    ceiling: float
     dataset: str
     date: str
 
     def confidence(self, similarity: float) -> float:
         """0…100 %."""
         z = self.slope * similarity + self.intercept
-        if z >= 0:
-            return 100.0 / (1.0 + math.exp(-z))
-        return 100.0 * math.exp(z) / (1.0 + math.exp(z))
+        p = 1.0 / (1.0 + math.exp(-z)) if z >= 0 else math.exp(z) / (1.0 + math.exp(z))
+        return min(max(100.0 * p, self.floor), self.ceiling)
 
 
 @dataclass(frozen=True, slots=True)

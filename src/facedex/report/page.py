@@ -27,7 +27,7 @@ h1 { font-size: 1.5rem } h2 { font-size: 1.05rem; margin: 0 0 .6rem; overflow-wr
 section { border-top: 1px solid var(--line); padding: 1.4rem 0; display: grid;
   grid-template-columns: minmax(180px, 320px) 1fr; gap: 1.6rem }
 @media (max-width: 700px) { section { grid-template-columns: 1fr } }
-img { display: block; border-radius: 6px; max-width: 100% }
+img { display: block; border-radius: 6px; max-width: 100% } section > div > img { max-height: 340px }
 .faces { display: grid; gap: 1.4rem } .face { display: flex; gap: 1rem; flex-wrap: wrap }
 figure { margin: 0; width: 132px } figure img { width: 132px; height: 132px; border: 3px solid var(--c) }
 figcaption { font-size: .82rem; margin-top: .3rem; overflow-wrap: anywhere } .soft { color: var(--soft) }
@@ -77,7 +77,7 @@ def _section(result: ProbeResult, load: PhotoLoader, k: int) -> str:
     name = html.escape(result.name)
     if result.photo is None:
         return f'<section><h2>{name}</h2><p class="error">{html.escape(result.error or "")}</p></section>'
-    picture = _img(boxed(result, 480)[0], f"{name} with its faces boxed")
+    picture = _img(boxed(result, 480), f"{name} with its faces boxed")
     error = f'<p class="error">{html.escape(result.error)}</p>' if result.error else ""
     image = Image.fromarray(result.photo.pixels)
     faces = "".join(_face(image, found, load, k) for found in result.found)

@@ -44,10 +44,14 @@ def _row(result: ProbeResult, load: PhotoLoader, k: int, width: int) -> Image.Im
     if result.photo is None:
         pen.text((_GAP, _GAP), f"{result.name}\n{result.error}", fill="#b42318", font=_font(15))
         return row
-    probe, scale = boxed(result, _PROBE)
-    del scale
+    probe = boxed(result, _PROBE)
     row.paste(probe, (_GAP + (_PROBE - probe.width) // 2, _GAP))
-    pen.text((_GAP, _GAP + probe.height + 4), _fit(result.name, 40), fill="#24292f", font=_font(13))
+    pen.text(
+        (_GAP, _GAP + probe.height + 4),
+        _fit(result.name.replace("\\", "/").rpartition("/")[2], 40),
+        fill="#24292f",
+        font=_font(13),
+    )
     if result.error:
         pen.text((left, _GAP), result.error, fill="#b42318", font=_font(15))
     image = Image.fromarray(result.photo.pixels)
@@ -77,16 +81,16 @@ def _row(result: ProbeResult, load: PhotoLoader, k: int, width: int) -> Image.Im
     return row
 
 
-def boxed(result: ProbeResult, side: int) -> tuple[Image.Image, float]:
-    """The probe photo, at most ``side`` pixels long, each face boxed in the colour of its verdict; and the scale."""
+def boxed(result: ProbeResult, side: int) -> Image.Image:
+    """The probe photo, ``side`` pixels long, each face boxed in the colour of its verdict."""
     assert result.photo is not None
     image = Image.fromarray(result.photo.pixels)
-    scale = min(1.0, side / max(image.size))
+    scale = side / max(image.size)
     small = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), reducing_gap=2.0)
     pen = ImageDraw.Draw(small)
     for found in result.found:
         pen.rectangle([v * scale for v in found.face.box], outline=colour_of(found), width=max(2, side // 150))
-    return small, scale
+    return small
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

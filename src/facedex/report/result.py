@@ -31,12 +31,16 @@ def colour_of(found: Found) -> str:
 
 
 def crop(image: Image.Image, box: Box, size: int, margin: float = 0.35) -> Image.Image:
-    """A square around a face, ``size`` pixels a side, with some of its surroundings; black beyond the photo."""
-    half = max(box.width, box.height) * (0.5 + margin)
-    x, y = (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
-    return image.transform(
-        (size, size), Image.Transform.EXTENT, (x - half, y - half, x + half, y + half), Image.Resampling.BICUBIC
+    """A square around a face, ``size`` pixels a side, with some of its surroundings.
+
+    It is moved and shrunk to stay inside the photo.
+    """
+    side = max(1.0, min(max(box.width, box.height) * (1 + 2 * margin), *image.size))
+    x, y = (
+        min(max(middle - side / 2, 0), length - side)
+        for middle, length in (((box.x1 + box.x2) / 2, image.width), ((box.y1 + box.y2) / 2, image.height))
     )
+    return image.transform((size, size), Image.Transform.EXTENT, (x, y, x + side, y + side), Image.Resampling.BICUBIC)
 
 
 def candidate_crop(candidate: Candidate, load: PhotoLoader, size: int) -> Image.Image | None:
