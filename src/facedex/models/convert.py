@@ -103,7 +103,7 @@ def fold_dequantization(model: Any) -> Any:
     nodes = [node for node in nodes if node.op_type != "Constant" or node.output[0] in read]
     weights = [tensor for tensor in graph.initializer if tensor.name in read]
     weights += [numpy_helper.from_array(value, name) for name, value in folded.items() if name in read]
-    inputs = [entry for entry in graph.input if entry.name in read and entry.name not in stored]
+    inputs = [entry for entry in graph.input if entry.name in read - folded.keys() - stored.keys()]
     _replace(graph.input, inputs)
     return _rebuilt(result, nodes, weights)
 

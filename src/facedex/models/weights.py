@@ -123,6 +123,8 @@ def ensure(
             if not fetch:
                 raise _absent(card, place, damaged, offline)
             published = _fetched(card, say)
+            with contextlib.suppress(OSError):  # kept so that a damaged converted file can be made again offline
+                _write(place / card.source_name, published)
         elif not os.access(place, os.W_OK):
             spare = locate(card, default_folder())
             if spare is not None:
