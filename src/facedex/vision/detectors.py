@@ -134,9 +134,9 @@ class YuNet:
 def shrink(image: RgbImage, bound: int) -> RgbImage:
     """The image with its longer side at most ``bound`` pixels; the image itself when it is no larger.
 
-    Pillow's BILINEAR weights all pixels that a new one covers. Of the filters tried it comes closest to OpenCV's
-    INTER_AREA in what YuNet makes of it: landmarks within 0.5 pixel, where BOX differs by up to 1.9, and BILINEAR with
-    a faster reduction before it by up to 3.8.
+    Pillow's BILINEAR weights all pixels that a new one covers. It comes closer to OpenCV's INTER_AREA in what YuNet
+    makes of a photo than BOX, which is faster: main faces' landmarks within 0.5 pixel rather than 1.9, on the photos
+    measured. A photo over four times too large is first reduced by a whole factor, which saves more than half of the time.
     """
     height, width = image.shape[:2]
     longer = max(height, width)
@@ -144,7 +144,7 @@ def shrink(image: RgbImage, bound: int) -> RgbImage:
         return image
     size = (max(1, round(width * bound / longer)), max(1, round(height * bound / longer)))
     picture = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
+    return np.asarray(picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
 
 
 def suppress(boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], overlap: float) -> list[int]:
