@@ -62,6 +62,8 @@ class Model:
         options.log_severity_level = 4  # what goes wrong is raised; nothing is printed
         options.intra_op_num_threads = count
         options.inter_op_num_threads = 1
+        # Waiting threads sleep instead of spinning: decoding, and the other model's threads, need the cores meanwhile.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             return cls(session, path, count)

@@ -136,7 +136,7 @@ def shrink(image: RgbImage, bound: int) -> RgbImage:
 
     Pillow's BILINEAR weights all pixels that a new one covers. It comes closer to OpenCV's INTER_AREA in what YuNet
     makes of a photo than BOX, which is faster: main faces' landmarks within 0.5 pixel rather than 1.9, on the photos
-    measured. A photo over four times too large is first reduced by a whole factor, which saves more than half of the time.
+    measured. A photo over four times too large is first reduced by a whole factor, which saves half of the time.
     """
     height, width = image.shape[:2]
     longer = max(height, width)
