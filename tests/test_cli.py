@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import facedex
-from conftest import ANN, BOB, DEE, POLICY, Draw
+from drawn import ANN, BOB, DEE, POLICY, Draw
 from facedex import cli
 from facedex.errors import StoreUnavailable
 from facedex.models.synthetic import SyntheticDetector, SyntheticEmbedder

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import facedex
-from conftest import ANN, BOB, CY, DEE, Draw
+from drawn import ANN, BOB, CY, DEE, Draw
 from facedex.errors import (
     ArgumentInvalid,
     NoFaceFound,
