@@ -1,17 +1,22 @@
-"""What a gallery store promises. Seven databases keep it; ``facedex.testing.stores`` checks it.
+"""What a gallery store promises. Every adapter keeps it; ``facedex.testing.stores`` checks it.
 
 The store is the truth; an index is a disposable projection that follows ``changes``.
 
 1. ``add`` is atomic: after it returns every face of the batch survives ``kill -9``; if it raises or the
    process dies, none of the batch is there.
-2. ``add`` is idempotent by content: a template whose ``content_id`` is stored already is left as it is and
-   reported as present.
-3. A gallery holds one embedding space; a template of another one raises ``SpaceMismatch`` and nothing is written.
-4. Each change (added, relabeled, deleted) takes a new, higher sequence number; ids are sequence numbers and are
-   never used again. Another process sees every committed change through ``changes``, in order, without gaps.
-5. ``delete`` removes the embedding, box, label and link for good, from the files too; what remains is a tombstone
-   of two integers.
-6. Every driver exception leaves as a ``StoreError``.
+2. ``add`` is idempotent by content: a template whose ``content_id`` is stored already (or came earlier in the same
+   batch) is left as it is, its label, link and metadata included, and reported as present.
+3. A gallery holds one embedding space, from its first ``add`` and for good; a template of another one raises
+   ``SpaceMismatch`` and nothing is written.
+4. Each change (added, relabeled, deleted) takes a new, higher sequence number; an id is the sequence number of the
+   template's enrollment, so ids are never used again. Numbers become visible in the order they rise: whoever has
+   read ``changes`` up to n will never find a change below n later. (Numbers may be skipped.)
+5. ``delete`` removes embedding, box, landmarks, label, link and metadata for good, from the storage too where
+   ``scrubs_deleted`` says so; what remains is a tombstone of two integers.
+6. Every call sees what other processes committed before it began.
+7. Every driver exception leaves as a ``StoreError``; a write that raised has written nothing.
+
+``facedex.stores.checks`` holds the checks and the limits all adapters share: labels are None or 1…512 characters.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from facedex.errors import ArgumentInvalid
 from facedex.types import EmbeddingSpace, Person, StoredTemplate, Template, Where
 
 
@@ -35,7 +41,7 @@ class Capabilities:
 
     durable         survives the process.
     shared          several processes may open it at once.
-    scrubs_deleted  a deleted embedding's bytes leave the storage itself, not only its tables.
+    scrubs_deleted  what was deleted leaves the storage itself (files, logs), not only its tables.
     """
 
     durable: bool = True
@@ -78,7 +84,8 @@ class ChangeKind(StrEnum):
 class Change:
     """One step of a gallery's history: at ``sequence``, template ``id`` was added, relabeled or deleted.
 
-    Only the last change of each template is kept, so a reader that lags sees the present, not the past.
+    Only the last change of each template is kept, so a reader that lags sees the present, not the past: the first
+    it hears of a template may be RELABELED (take it as added) or DELETED (nothing to do).
     """
 
     sequence: int
@@ -90,6 +97,15 @@ class Store(ABC):
     """A gallery's storage. Safe to share between threads."""
 
     capabilities: Capabilities = Capabilities()
+
+    @classmethod
+    @abstractmethod
+    def open(cls, url: str, *, create: bool = True) -> Self:
+        """Open the gallery a URL of this adapter's scheme names.
+
+        create  make it when it is missing; otherwise a missing one raises StoreUnavailable.
+        Raises  StoreUnavailable, StoreForeign, StoreCorrupt, StoreVersion, StoreBusy, ArgumentInvalid.
+        """
 
     @property
     @abstractmethod
@@ -104,54 +120,104 @@ class Store(ABC):
     def add(self, photos: Sequence[PhotoRecord], space: EmbeddingSpace) -> list[list[Added]]:
         """Enroll photos in one transaction; one list per photo, one ``Added`` per template, in order.
 
+        The photos count as ``known`` afterwards, those without a face too. New templates take rising ids in
+        the order given and share one time of enrollment. An empty batch writes nothing, the space neither.
+
         Raises  SpaceMismatch when the gallery holds another space or a template names another one;
                 DimensionMismatch, EmbeddingInvalid when an embedding is not ``(D,)`` float32, finite, of norm 1;
-                ArgumentInvalid when a template's photo_digest is not its photo's, or metadata are not flat.
+                ArgumentInvalid when a template's photo_digest is not its photo's, metadata are not flat, or
+                another value is outside ``facedex.stores.checks``.
         """
 
     @abstractmethod
     def relabel(self, ids: Iterable[int], label: str | None) -> int:
-        """Give stored templates another label; how many changed. Unknown ids are passed over."""
+        """Give stored templates another label; how many changed.
+
+        Unknown ids, and templates that have the label already, are passed over and take no sequence number.
+        """
 
     @abstractmethod
     def delete(self, where: Where) -> int:
-        """Remove every template that passes, for good; how many. Their photos count as not enrolled again."""
+        """Remove every template that passes, for good, in one transaction; how many. ``Where()`` removes all.
+
+        Their photos are no longer ``known``, so enrolling one again looks at it anew; other templates of theirs
+        stay. When ``where`` speaks of photos only, or of nothing, photos without a face are forgotten with them.
+        """
 
     @abstractmethod
     def get(self, ids: Sequence[int]) -> list[StoredTemplate]:
-        """Templates in the order asked; ids that are gone are left out."""
+        """Templates in the order asked, one for each time asked; ids that are gone are left out."""
 
     @abstractmethod
     def scan(self, where: Where | None = None) -> Iterator[StoredTemplate]:
-        """Every template by rising id, in bounded memory. A template added meanwhile may or may not be seen."""
+        """Every template that passes, by rising id, in bounded memory.
+
+        A template added, relabeled or deleted meanwhile is seen as it was before or after.
+        """
+
+    def ids(self, where: Where | None = None) -> npt.NDArray[np.int64]:
+        """``(N,)`` int64 ids of the templates that pass, rising: what a filtered search may answer with."""
+        return np.array([stored.id for stored in self.scan(where)], np.int64)
 
     @abstractmethod
     def embeddings(self, ids: Sequence[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """``(N,)`` int64 ids and their ``(N, D)`` float32 embeddings, in the order asked; gone ids are left out."""
+        """``(N,)`` int64 ids and their ``(N, D)`` float32 embeddings, in the order asked, one for each time asked.
+
+        Ids that are gone are left out; D is 0 in a gallery without a space.
+        """
+
+    def embedding_batches(
+        self, after: int = 0, batch: int = 8192
+    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+        """Every embedding by rising id, to build an index: ``(n,)`` int64 ids, ``(n, D)`` float32, 1 ≤ n ≤ batch.
+
+        after   begin behind this id.
+        To miss nothing, take ``sequence()`` first, load, then apply ``changes`` from that number on; a template
+        that came or went meanwhile may be in both.
+        """
+        if batch < 1:
+            raise ArgumentInvalid(f"batch is {batch}; expected at least 1.", parameter="batch", value=batch)
+        wanted = self.ids()
+        wanted = wanted[wanted > after]
+        for start in range(0, len(wanted), batch):
+            ids, embeddings = self.embeddings(wanted[start : start + batch].tolist())
+            if len(ids):
+                yield ids, embeddings
 
     @abstractmethod
     def sequence(self) -> int:
-        """The highest sequence number given so far, 0 for an empty gallery. Cheap: asked before each search."""
+        """The highest sequence number given so far, 0 for a new gallery. Cheap: asked before each search."""
 
     @abstractmethod
     def changes(self, after: int, limit: int = 10_000) -> list[Change]:
-        """The next changes with ``sequence > after``, rising; fewer than ``limit`` means there are no more now."""
+        """The next changes with ``sequence > after``, rising; fewer than ``limit`` means there are no more now.
+
+        limit  at least 1.
+        """
 
     @abstractmethod
     def known(self, digests: Iterable[str]) -> dict[str, frozenset[str | None]]:
-        """Of these photos, those enrolled already, each with the labels of its templates (empty: no face in it)."""
+        """Of these photos, those enrolled and not forgotten since, each with the labels of its templates now.
+
+        No labels: there was no face in it.
+        """
 
     @abstractmethod
     def people(self, after: str | None = None, limit: int | None = None) -> list[Person]:
-        """Labels by name (the unlabeled first, as None) with their counts.
+        """Labels in the order of their code points (the unlabeled first, as None) with their counts.
 
-        after  go on behind this label; page with the last label seen. Nothing sorts before the empty string
-               but None, so a first page is ``after=None`` and holds the unlabeled.
+        after  go on behind this label: None begins with the unlabeled, "" behind them, so the next page is
+               ``after=people[-1].label or ""``.
+        limit  at least 1; None for all.
         """
 
     @abstractmethod
     def count(self, where: Where | None = None) -> int:
         """How many templates pass."""
+
+    def check(self) -> tuple[str, ...]:
+        """What is wrong with the storage, one sentence each; nothing when it is sound. Reads everything: slow."""
+        return ()
 
     @abstractmethod
     def close(self) -> None:
