@@ -22,7 +22,7 @@ from facedex.vision.pipeline import FacePipeline
 @pytest.fixture(autouse=True)
 def synthetic_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pipeline = FacePipeline(SyntheticDetector(), SyntheticEmbedder())
-    monkeypatch.setattr("facedex.engine.default_pipeline", lambda settings: pipeline)
+    monkeypatch.setattr(FacePipeline, "load", lambda settings: pipeline)
     monkeypatch.setattr("facedex.engine.DEFAULT_SPACE", pipeline.space)
     monkeypatch.setattr("facedex.engine.policy_for", lambda space: POLICY)
     monkeypatch.chdir(tmp_path)
@@ -99,13 +99,13 @@ def test_one_unreadable_photo_is_reported_at_the_end_with_code_3(draw: Draw) -> 
     assert "1 photos were enrolled before" in said.stdout
 
 
-def test_an_error_is_one_line_and_code_1(draw: Draw) -> None:
+def test_an_error_is_one_line_and_code_1(enrolled: None) -> None:
     said = run("search", "missing.jpg", code=1)
     assert said.stderr.startswith("facedex: missing.jpg does not exist")
     assert "Traceback" not in said.output
 
 
-def test_an_error_in_json_has_its_code_and_facts() -> None:
+def test_an_error_in_json_has_its_code_and_facts(enrolled: None) -> None:
     told = as_json("search", "missing.jpg", code=1)
     assert told["error"]["code"] == "photo_not_found"
     assert told["error"]["details"]["photo"] == "missing.jpg"
@@ -116,6 +116,14 @@ def test_a_foreign_file_as_gallery_is_refused_and_left_alone(draw: Draw) -> None
     run("people", "--gallery", "letter.txt", code=1)
     run("enroll", draw("a.jpg", ANN), "--gallery", "letter.txt", code=1)
     assert Path("letter.txt").read_text() == "dear Ann"
+
+
+def test_only_enroll_makes_a_gallery(draw: Draw) -> None:
+    for command in (["people"], ["info"], ["search", draw("a.jpg", ANN)], ["delete", "--all"]):
+        assert as_json(*command, "--gallery", "fcaes.db", code=1)["error"]["code"] == "store_unavailable"
+    assert not Path("fcaes.db").exists()
+    run("enroll", "a.jpg", "--gallery", "new.db")
+    assert Path("new.db").exists()
 
 
 def test_verify_says_yes_and_no(draw: Draw) -> None:
@@ -186,7 +194,7 @@ def test_ctrl_c_exits_with_130_and_says_that_nothing_is_lost(draw: Draw, monkeyp
 
 
 def test_a_store_that_cannot_be_reached_is_an_error_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(*_: object) -> None:
+    def unreachable(*_: object, **__: object) -> None:
         raise StoreUnavailable("the server at ****@host is not there.")
 
     monkeypatch.setattr("facedex.engine.open_store", unreachable)

@@ -72,12 +72,13 @@ def _engine() -> Engine:
     return Engine()
 
 
-def open(url: str | os.PathLike[str] = "faces.db") -> Gallery:
-    """A gallery by URL: ``faces.db``, ``sqlite:///faces.db``, ``memory://``; created when it is not there.
+def open(url: str | os.PathLike[str] = "faces.db", *, create: bool = True) -> Gallery:
+    """A gallery by URL: ``faces.db``, ``sqlite:///faces.db``, ``memory://``.
 
+    create  make it when it is not there; otherwise that raises StoreUnavailable.
     Raises  StoreError when it cannot be opened, is damaged, or is not a gallery.
     """
-    return _engine().open(url)
+    return _engine().open(url, create=create)
 
 
 def detect(photo: PhotoInput, *, bgr: bool = False) -> list[Face]:

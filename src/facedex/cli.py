@@ -51,9 +51,12 @@ class Output:
 
 
 def _command(
-    *, gallery: bool = False, engine: bool = False
+    *, gallery: bool = False, create: bool = False, engine: bool = False
 ) -> Callable[[Callable[..., int | None]], Callable[..., None]]:
-    """What every command shares: --json, --gallery, --models-dir, and errors as one line and an exit code."""
+    """What every command shares: --json, --gallery, --models-dir, and errors as one line and an exit code.
+
+    create  a gallery that is not there is made; elsewhere a name spelled wrong should not become an empty gallery.
+    """
 
     def wrap(run: Callable[..., int | None]) -> Callable[..., None]:
         @wraps(run)
@@ -66,7 +69,7 @@ def _command(
                 if models_dir is not None:
                     settings = replace(settings, models_dir=Path(models_dir))
                 if gallery:
-                    with Engine(settings=settings).open(gallery_url or settings.gallery) as opened:
+                    with Engine(settings=settings).open(gallery_url or settings.gallery, create=create) as opened:
                         code = run(output, opened, **options)
                 elif engine:
                     code = run(output, Engine(settings=settings), **options)
@@ -127,7 +130,7 @@ def main() -> None:
 @click.option("--label", help="The person's name; 'folder': the name of the folder each photo lies in.")
 @click.option("--faces", type=click.Choice(["main", "all"]), help="Default: main with a label, all without.")
 @click.option("--meta", "pairs", multiple=True, metavar="KEY=VALUE", help="Kept with each template; may be repeated.")
-@_command(gallery=True)
+@_command(gallery=True, create=True)
 def enroll(
     output: Output, gallery: Gallery, photos: Sequence[str], label: str | None, faces: Any, pairs: Sequence[str]
 ) -> int:

@@ -20,7 +20,7 @@ import numpy as np
 
 from facedex.decide import DecisionPolicy, policy_for
 from facedex.errors import ArgumentInvalid, NoFaceFound, PhotoError, SpaceMismatch
-from facedex.models.catalog import SFACE
+from facedex.models.catalog import DEFAULT_EMBEDDER
 from facedex.search.projection import Projection
 from facedex.settings import Settings
 from facedex.stores.contract import Added, PhotoRecord, Store
@@ -40,13 +40,11 @@ from facedex.types import (
     Verification,
     Where,
 )
-from facedex.vision.detectors import YuNet
-from facedex.vision.embedders import SFace
 from facedex.vision.images import Limits, PhotoInput, RawPhoto, read_photo
 from facedex.vision.pipeline import FacePipeline
 from facedex.vision.sources import PhotoSource, find_photos, is_single
 
-DEFAULT_SPACE = SFACE.space
+DEFAULT_SPACE = DEFAULT_EMBEDDER.space
 
 FacesPerPhoto = Literal["main", "all"]
 
@@ -93,7 +91,7 @@ class Engine:
         """Detector and embedder; the default ones are loaded at the first call, and fetched if they are not there."""
         with self._lock:
             if self._pipeline is None:
-                self._pipeline = default_pipeline(self.settings)
+                self._pipeline = FacePipeline.load(self.settings)
             return self._pipeline
 
     @property
@@ -150,9 +148,13 @@ class Engine:
             faces=(one, other),
         )
 
-    def open(self, url: str | os.PathLike[str] | Store) -> Gallery:
-        """A gallery by URL: ``faces.db``, ``sqlite:///faces.db``, ``memory://``; created when it is not there."""
-        return Gallery(self, url if isinstance(url, Store) else open_store(url))
+    def open(self, url: str | os.PathLike[str] | Store, *, create: bool = True) -> Gallery:
+        """A gallery by URL: ``faces.db``, ``sqlite:///faces.db``, ``memory://``.
+
+        create  make it when it is not there; otherwise that raises StoreUnavailable.
+        Raises  StoreError when it cannot be opened, is damaged, or is not a gallery.
+        """
+        return Gallery(self, url if isinstance(url, Store) else open_store(url, create=create))
 
 
 class Gallery:
@@ -429,7 +431,7 @@ class _Enrollment:
         if wanted is not None and nameless:
             self.gallery.store.relabel(nameless, wanted)
         for each in added:
-            if not each.new and each.label not in (None, wanted):
+            if not each.new and wanted is not None and each.label not in (None, wanted):
                 message = f"enrolled before as {each.label!r}, not changed to {wanted!r}"
                 self.conflicts.append(PhotoFailure(source.name, "label_conflict", message))
         if added and not any(each.new for each in added):
@@ -456,17 +458,6 @@ class _Enrollment:
             failures=tuple(self.failures),
             seconds=seconds,
         )
-
-
-def default_pipeline(settings: Settings) -> FacePipeline:
-    """YuNet and SFace, their weights fetched on first use.
-
-    Raises  WeightsMissing, WeightsUnavailable, WeightsCorrupt with what to do next.
-    """
-    options: dict[str, Any] = {"models_dir": settings.models_dir, "fetch": not settings.offline}
-    return FacePipeline(
-        YuNet.load(threads=settings.threads, **options), SFace.load(threads=settings.threads, **options)
-    )
 
 
 def no_face_found(name: str, photo: Photo) -> NoFaceFound:
