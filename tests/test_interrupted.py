@@ -1,4 +1,4 @@
-"""Enrollment stopped at any moment, by ``kill -9`` or Ctrl-C: what was acknowledged stays, the rest is done next time."""
+"""Enrollment stopped at any moment, by ``kill -9`` or Ctrl-C: what was acknowledged stays, the rest comes next time."""
 
 from __future__ import annotations
 
