@@ -154,7 +154,19 @@ def test_people_and_info_count_what_is_enrolled(enrolled: None) -> None:
     assert "Ann" in run("people").stdout
     told = as_json("info")
     assert (told["templates"], told["people"]) == (3, 2)
-    assert "templates" in run("info").stdout
+    said = run("info", "--check").stdout
+    assert re.search(r"templates +3\n", said)
+    assert re.search(r"match from +similarity 0\.500: FMR 0, FNMR 0", said)
+    assert re.search(r"problems +none found", said)
+
+
+def test_info_finds_damage_when_asked_to_look(enrolled: None) -> None:
+    import sqlite3
+    from contextlib import closing
+
+    with closing(sqlite3.connect("faces.db")) as connection, connection:
+        connection.execute("DELETE FROM face WHERE id = 1")
+    assert as_json("info", "--check", code=1)["problems"]
 
 
 def test_delete_removes_a_person_a_photo_or_everybody(enrolled: None) -> None:

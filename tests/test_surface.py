@@ -21,7 +21,7 @@ GALLERY = {
     "relabel": "(self, ids, label)",
     "people": "(self)",
     "count": "(self, where=None)",
-    "info": "(self)",
+    "info": "(self, *, check=False)",
     "close": "(self)",
 }
 

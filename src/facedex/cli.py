@@ -367,16 +367,29 @@ def delete(output: Output, gallery: Gallery, label: str | None, photo: str | Non
 
 
 @main.command()
+@click.option("--check", is_flag=True, help="Read everything and say what is damaged; exit code 1 if something is.")
 @_command(gallery=True)
-def info(output: Output, gallery: Gallery) -> None:
+def info(output: Output, gallery: Gallery, check: bool) -> int:
     """What a gallery holds, which model made it, and what its decisions rest on."""
-    facts = gallery.info()
+    facts = gallery.info(check=check)
+    output.show(facts, lambda: _print_lines(output, [f"{key:16} {text}" for key, text in _said(facts).items()]))
+    return FAILED if facts.get("problems") else 0
 
-    def show() -> None:
-        for key, value in to_plain(facts).items():
-            output.console.print(f"{key:18} {value}", markup=False, soft_wrap=True)
 
-    output.show(facts, show)
+def _said(facts: Mapping[str, Any]) -> dict[str, str]:
+    said = {key: str(value) for key, value in facts.items() if value is not None}
+    point = facts.get("operating_point")
+    if point is not None:
+        said["match from"] = f"similarity {point.threshold:.3f}: FMR {point.fmr:.2g}, FNMR {point.fnmr:.2g}"
+        said["measured on"] = f"{point.dataset}, {point.impostor_trials:,} impostor pairs, {point.date}"
+        said["false alarms"] = (
+            f"a stranger matches someone here with a chance of about {facts['expected_fpir']:.2%}, "
+            "were comparisons independent"
+        )
+        del said["operating_point"], said["expected_fpir"]
+    if "problems" in facts:
+        said["problems"] = "; ".join(facts["problems"]) or "none found"
+    return said
 
 
 @main.group()

@@ -288,8 +288,11 @@ class Gallery:
         """How many templates are enrolled, or pass a condition."""
         return self.store.count(where)
 
-    def info(self) -> dict[str, Any]:
-        """What the gallery holds, which model made it, and the error rates its decisions rest on."""
+    def info(self, *, check: bool = False) -> dict[str, Any]:
+        """What the gallery holds, which model made it, and the error rates its decisions rest on.
+
+        check  read everything and say what is damaged under ``problems``; slow for large galleries.
+        """
         space, templates = self.store.space(), self.count()
         facts: dict[str, Any] = {
             "gallery": self.store.url,
@@ -303,6 +306,8 @@ class Gallery:
             match = self.engine.policy.match
             facts["operating_point"] = match
             facts["expected_fpir"] = match.fpir(templates)
+        if check:
+            facts["problems"] = list(self.store.check())
         return facts
 
     def close(self) -> None:
