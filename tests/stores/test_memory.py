@@ -15,7 +15,9 @@ class TestMemoryStore(StoreContract):
 
 
 def test_random_histories():
-    run_state_machine_as_test(store_machine(MemoryStore), settings=settings(deadline=None, stateful_step_count=30))
+    run_state_machine_as_test(
+        store_machine(MemoryStore), settings=settings(deadline=None, max_examples=60, stateful_step_count=30)
+    )
 
 
 def test_a_gallery_in_memory_has_no_name():

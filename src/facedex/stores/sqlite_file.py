@@ -39,9 +39,9 @@ SCHEMA_VERSION = 1
 
 # What must leave the file with a face (embedding, box, landmarks, link, metadata, digest, label) lives in tables
 # that only grow at their end and are erased in place. Rows that move between b-tree pages leave stale copies in the
-# slack of the old page, which secure_delete does not reach (measured: about one deleted label in a thousand could
+# slack of the old page, which secure_delete does not reach (measured: about one deleted label in three thousand could
 # still be read). Rows that may move, and every index but one, hold integers only; the index over labels is built
-# anew, on zeroed pages, when a label goes. See docs/decisions.
+# anew, on zeroed pages, when a label goes. See docs/decisions/0007.
 _SCHEMA = """
 CREATE TABLE state (
   one      INTEGER PRIMARY KEY CHECK (one = 1),
@@ -124,6 +124,7 @@ _WORDS: dict[int, tuple[type[StoreError], str]] = {
 _FULL = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE, sqlite3.SQLITE_IOERR_SHMSIZE}
 
 _MODES = {"rw": "mode=rw", "ro": "mode=ro", "immutable": "mode=ro&immutable=1", "create": "mode=rwc"}
+_SMALLEST = 512  # bytes of the smallest SQLite database that is not empty
 _PAGE_SIZE = 8192  # three 512-d embeddings in a page, where 4096 bytes would hold one
 
 Mode = Literal["rw", "ro", "immutable"]
@@ -134,6 +135,8 @@ def translate(error: sqlite3.Error | sqlite3.Warning, path: Path) -> StoreError:
     code = getattr(error, "sqlite_errorcode", None)
     facts = {"path": str(path), "reason": str(error), "sqlite": getattr(error, "sqlite_errorname", None)}
     if code is None:
+        if "decode" in str(error):
+            return StoreCorrupt(f"gallery {path} is damaged: {error}. Restore it from a copy.", **facts)
         if "closed" in str(error):
             return StoreClosed(f"gallery {path} was used after close(). Open it again.", **facts)
         return StoreUnavailable(f"gallery {path} cannot be used: {error}.", **facts)
@@ -142,6 +145,12 @@ def translate(error: sqlite3.Error | sqlite3.Warning, path: Path) -> StoreError:
         return StoreFull(f"gallery {path} {text} ({error})", **facts)
     kind, words = _WORDS.get(code & 0xFF, (StoreUnavailable, "cannot be used."))
     return kind(f"gallery {path} {words} ({error})", **facts)
+
+
+def _not_a_database() -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError("file is too small to be a database")
+    error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_NOTADB, "SQLITE_NOTADB"
+    return error
 
 
 class _Stamp(NamedTuple):
@@ -303,10 +312,19 @@ class SQLiteFile:
             if found is None:
                 self._check_folder()
             return "blank"
+        if found.st_size < _SMALLEST:  # SQLite would take a file of one byte for an empty one, and overwrite it
+            raise translate(_not_a_database(), self.path)
         # Without a log nobody is writing, and "immutable" neither locks nor creates files beside a stranger's database.
         with contextlib.closing(self._open("ro" if self._wal_size() else "immutable")) as connection:
             try:
-                return self._identify(connection)
+                what = self._identify(connection)
+                (size,) = connection.execute(
+                    "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+                ).fetchone()
+                present = os.stat(self.path).st_size
+                if present < size and not self._wal_size():  # less than a page may be missing without SQLite's notice
+                    raise self._damaged(f"it was cut off after {present} of {size} bytes")
+                return what
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN and self._wal_size():
                     raise StoreUnavailable(
@@ -339,7 +357,9 @@ class SQLiteFile:
                 version=version,
                 known=SCHEMA_VERSION,
             )
-        connection.execute("SELECT sequence FROM state").fetchone()
+        state = connection.execute("SELECT sequence FROM state").fetchone()
+        if state is None or not isinstance(state[0], int):
+            raise self._damaged("its sequence number is gone")
         return "ours"
 
     def _check_folder(self) -> None:
@@ -443,6 +463,8 @@ class SQLiteFile:
             yield
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise translate(error, self.path) from error
+        except UnicodeDecodeError as error:  # even SQLite's messages quote damaged text
+            raise self._damaged(f"it holds text that is none ({error.reason})") from error
 
     def _read_stamp(self) -> _Stamp:
         found = os.stat(self.path)
@@ -476,6 +498,11 @@ class SQLiteFile:
             )
         if self._mode == "immutable" and (now != self._stamp or self._wal_size()):
             self._connect()  # not as immutable as it looked: somebody with more rights writes
+
+    def _damaged(self, what: str) -> StoreCorrupt:
+        return StoreCorrupt(
+            f"gallery {self.path} is damaged: {what}. Restore it from a copy.", path=str(self.path), reason=what
+        )
 
     def _scrub(self, wait: float) -> bool:
         if self._writer is None:
