@@ -16,7 +16,7 @@ class TestMemoryStore(StoreContract):
 
 def test_random_histories():
     run_state_machine_as_test(
-        store_machine(MemoryStore), settings=settings(deadline=None, max_examples=60, stateful_step_count=30)
+        store_machine(MemoryStore), settings=settings(deadline=None, max_examples=40, stateful_step_count=30)
     )
 
 

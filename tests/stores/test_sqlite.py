@@ -21,4 +21,4 @@ def test_random_histories(tmp_path_factory):
     machine = store_machine(
         lambda: SQLiteStore(tmp_path_factory.mktemp("gallery") / "faces.db"), lambda store: SQLiteStore(store.path)
     )
-    run_state_machine_as_test(machine, settings=settings(deadline=None, max_examples=40, stateful_step_count=20))
+    run_state_machine_as_test(machine, settings=settings(deadline=None, max_examples=30, stateful_step_count=20))

@@ -531,7 +531,7 @@ def _found(content, traces):
     return sorted(traces[number.to_bytes(8, "little")] for number in seen)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_nothing_of_a_deleted_face_is_in_the_files(path, seed, monkeypatch):
     """Random histories with page splits, compactions and renamed people; then a search for every deleted value."""
     monkeypatch.setattr(SQLiteStore, "_compact_from", 100)

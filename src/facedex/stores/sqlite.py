@@ -34,6 +34,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _KINDS = (ChangeKind.ADDED, ChangeKind.RELABELED, ChangeKind.DELETED)
 _GEOMETRY = np.dtype([("box", "<f8", (4,)), ("landmarks", "<f4", (5, 2)), ("score", "<f8")])
+_FLOAT32 = np.dtype("<f4")
 _BOX_AND_SCORE = struct.Struct("<4d40xd")
 _PAGE = 4096  # templates fetched at once by scan: bounds its memory, and no read outlives the call
 
@@ -118,11 +119,9 @@ class SQLiteStore(Store):
             faces: list[tuple[object, ...]] = []
             entries: list[tuple[object, ...]] = []
             added: list[Added] = []
-            vectors = batch.embeddings.astype("<f4", copy=False)
-            places = _pack_geometry(batch)
-            for template, content, vector, place, meta in zip(
-                templates, contents, vectors, places, batch.metadata, strict=True
-            ):
+            vectors, width = batch.embeddings.astype(_FLOAT32, copy=False).tobytes(), 4 * space.dimension
+            places, place = _pack_geometry(batch), _GEOMETRY.itemsize
+            for n, (template, content, meta) in enumerate(zip(templates, contents, batch.metadata, strict=True)):
                 old = present.get(content)
                 if old is not None:
                     added.append(Added(old[0], False, old[1]))
@@ -131,7 +130,9 @@ class SQLiteStore(Store):
                 present[content] = (sequence, template.label)
                 added.append(Added(sequence, True, template.label))
                 meta_or_null = None if meta == "{}" else meta
-                faces.append((sequence, content, place.tobytes(), vector.tobytes(), template.link, meta_or_null))
+                geometry = places[n * place : (n + 1) * place]
+                vector = vectors[n * width : (n + 1) * width]
+                faces.append((sequence, content, geometry, vector, template.link, meta_or_null))
                 entries.append(
                     (
                         sequence,
@@ -142,9 +143,10 @@ class SQLiteStore(Store):
                         enrolled,
                     )
                 )
-            connection.executemany("INSERT INTO face VALUES (?, 1, 1, ?, ?, ?, ?, ?)", faces)
-            connection.executemany("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?)", entries)
-            connection.execute("UPDATE state SET sequence = ?", (sequence,))
+            if faces:
+                connection.executemany("INSERT INTO face VALUES (?, 1, 1, ?, ?, ?, ?, ?)", faces)
+                connection.executemany("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?)", entries)
+                connection.execute("UPDATE state SET sequence = ?", (sequence,))
         each = iter(added)
         return [[next(each) for _ in photo.templates] for photo in photos]
 
@@ -381,9 +383,9 @@ class SQLiteStore(Store):
             template = Template(
                 photo_digest=digest.hex(),
                 box=Box(x1, y1, x2, y2),
-                landmarks=np.ndarray((5, 2), "<f4", geometry, 32).astype(np.float32, copy=False),
+                landmarks=np.ndarray((5, 2), _FLOAT32, geometry, 32).astype(np.float32, copy=False),
                 detection_score=score,
-                embedding=np.frombuffer(embedding, "<f4", count=dimension).astype(np.float32, copy=False),
+                embedding=np.ndarray((dimension,), _FLOAT32, embedding).astype(np.float32, copy=False),
                 space_id=space_id,
                 link=link,
                 label=label,
@@ -448,10 +450,10 @@ _SOUND = (
 )
 
 
-def _pack_geometry(batch: Batch) -> npt.NDArray[Any]:
+def _pack_geometry(batch: Batch) -> bytes:
     places = np.empty(len(batch.templates), _GEOMETRY)
     places["box"], places["landmarks"], places["score"] = batch.boxes, batch.landmarks, batch.scores
-    return places
+    return places.tobytes()
 
 
 def _key(digest: bytes) -> int:
@@ -495,11 +497,12 @@ def _list_photos(connection: Any, digests: set[str]) -> dict[bytes, int]:
         "UPDATE photo SET listed = 1 WHERE id = ?",
         [(n,) for digest, n, listed in rows if digest in wanted and not listed],
     )
-    for digest in sorted(wanted - ids.keys()):
-        ids[digest] = connection.execute(
-            "INSERT INTO photo (key, listed, digest) VALUES (?, 1, ?)", (_key(digest), digest)
-        ).lastrowid
-    return ids
+    (last,) = connection.execute("SELECT ifnull(max(id), 0) FROM photo").fetchone()
+    new = {digest: number for number, digest in enumerate(sorted(wanted - ids.keys()), last + 1)}
+    connection.executemany(
+        "INSERT INTO photo VALUES (?, ?, 1, ?)", [(number, _key(digest), digest) for digest, number in new.items()]
+    )
+    return ids | new
 
 
 def _name_ids(connection: Any, labels: set[str | None]) -> dict[str, int]:
@@ -510,10 +513,10 @@ def _name_ids(connection: Any, labels: set[str | None]) -> dict[str, int]:
         (json.dumps(wanted, ensure_ascii=False),),
     )
     ids: dict[str, int] = dict(rows.fetchall())
-    for label in wanted:
-        if label not in ids:
-            ids[label] = connection.execute("INSERT INTO name (text) VALUES (?)", (label,)).lastrowid
-    return ids
+    (last,) = connection.execute("SELECT ifnull(max(id), 0) FROM name").fetchone()
+    new = {label: number for number, label in enumerate((text for text in wanted if text not in ids), last + 1)}
+    connection.executemany("INSERT INTO name VALUES (?, ?)", [(number, label) for label, number in new.items()])
+    return ids | new
 
 
 def _present(connection: Any, contents: list[bytes]) -> dict[bytes, tuple[int, str | None]]:

@@ -180,11 +180,12 @@ class SQLiteFile:
         self._closed = False
         self._wal_may_hold_deleted = False
         self._retry_at = 0.0
-        with self._translated():
+        with _fork_lock:
+            _alive.add(self)
+        with self._read_lock, self._write_lock, self._translated():  # always in this order
             if self._look(create) == "blank":
                 self._create()
-        self._connect()
-        _alive.add(self)
+            self._connect()
         if self._mode == "rw" and self._wal_size():  # perhaps of a process that died between a delete and its scrub
             self._scrub(0.0)
 
@@ -217,14 +218,15 @@ class SQLiteFile:
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction: what was written inside is on the disk when the block ends, or none of it ever is."""
+        with self._translated():
+            self._still_there()
+            if self._reader is None:
+                self._connect()  # takes both locks, the other one first: so not inside of ours
         with self._write_lock:
             with self._translated():
-                self._still_there()
                 writer = self._writer
-                if writer is None and self._mode == "rw":
-                    self._connect()
-                    writer = self._writer
-                if writer is None:
+                if self._closed or writer is None:
+                    self._still_there()
                     words = _WORDS[sqlite3.SQLITE_READONLY][1]
                     raise StoreReadOnly(f"gallery {self.path} {words}", path=str(self.path))
                 writer.execute("BEGIN IMMEDIATE")
@@ -283,7 +285,6 @@ class SQLiteFile:
             if self._wal_may_hold_deleted:
                 self._scrub(0.0)
             self._closed = True
-            _alive.discard(self)
             self._disconnect()
 
     # -- opening ------------------------------------------------------------------------------------------------------
@@ -408,6 +409,8 @@ class SQLiteFile:
                 raise StoreClosed(
                     f"gallery {self.path} was used after close(). Open it again.", path=str(self.path), reason="closed"
                 )
+            if self._reader is not None and self._mode != "immutable":
+                return  # another thread was faster
             self._disconnect()
             modes: tuple[Mode, ...] = ("rw", "ro", "immutable")
             for mode in modes:
