@@ -89,7 +89,13 @@ static int is_unit(const float *x, size_t dimension)
 
 /* ---- encoding ---------------------------------------------------------------------------------------------------- */
 
-static int clamp(float v, int lo, int hi) { return v <= (float)lo ? lo : v >= (float)hi ? hi : (int)v; }
+/* floor of v within lo...hi; without a call of floorf, which stops the compiler from vectorizing */
+static int clamp(float v, int lo, int hi)
+{
+    v = v < (float)lo ? (float)lo : v > (float)hi ? (float)hi : v;
+    const int whole = (int)v;
+    return whole - ((float)whole > v);
+}
 
 /* a length, rounded up over all float32 rounding behind it */
 static float length_above(float sum_of_squares) { return sqrtf(sum_of_squares) * 1.0005f + 1e-6f; }
@@ -127,8 +133,8 @@ Status facedex_encode(const float *rows, size_t n, size_t dimension, size_t firs
                     for (size_t half = 0; half < 2; half++) {
                         const size_t at = d + 4 * half + j;
                         const float v = x[at] - mean[at];
-                        c4[half] = clamp(floorf(v * inverse4) + 8.0f, 0, 15);
-                        const int c8 = clamp(floorf(v * inverse8 + 0.5f), -127, 127);
+                        c4[half] = clamp(v * inverse4 + 8.0f, 0, 15);
+                        const int c8 = clamp(v * inverse8 + 0.5f, -127, 127);
                         const float a = v - ((float)c4[half] - 7.5f) * step4, b = v - (float)c8 * step8;
                         rest4 += a * a;
                         rest8 += b * b;
@@ -213,7 +219,7 @@ static void code_probe(const Kernel *kernel, const float *y, const Probes *p, in
     for (size_t g = 0, chunk = 0; g < p->groups; g++) {
         for (size_t i = 0; i < 4; i++) {
             const size_t d = 4 * g + i;
-            const int c = clamp(floorf(y[d] * s + 0.5f), -limit, limit);
+            const int c = clamp(y[d] * s + 0.5f, -limit, limit);
             const float left = y[d] - (float)c * inverse;
             rest += left * left;
             codes[d] = (int8_t)c;
@@ -254,7 +260,7 @@ static int64_t code_probe_fine(const float *y, size_t padded, int16_t *codes, Co
     float rest = 0;
     int64_t total = 0;
     for (size_t d = 0; d < padded; d++) {
-        const int c = clamp(floorf(y[d] * s + 0.5f), -32767, 32767);
+        const int c = clamp(y[d] * s + 0.5f, -32767, 32767);
         const float left = y[d] - (float)c * inverse;
         rest += left * left;
         codes[d] = (int16_t)c;
@@ -390,8 +396,6 @@ static void keep(Job *job, List *list, size_t q, Candidate c)
 {
     const size_t k = job->search->k;
     uint32_t *tau = job->probes.tau + q;
-    if (c.upper < from_bits(LOAD(tau)))
-        return;
     if (list->n == list->room) {
         const float t = from_bits(LOAD(tau));
         size_t kept = 0;
@@ -419,25 +423,41 @@ static void keep(Job *job, List *list, size_t q, Candidate c)
         raise_tau(tau, list->best[0]);
 }
 
-/* Second look at the rows of a mask: 8-bit codes, 16-bit probe. */
-static void refine_rows(Job *job, List *list, size_t q, uint32_t s, size_t block, uint32_t mask)
+/* Second look at a row: 8-bit codes, 16-bit probe.  What does not change from row to row: */
+typedef struct {
+    const uint8_t *codes;
+    const float *errors;
+    const int16_t *probe;
+    int32_t (*dot)(const uint8_t *code, const int16_t *probe, size_t n);
+    size_t padded, q;
+    double start, scale;
+    float per_error, always;
+    uint32_t segment;
+} Refiner;
+
+static Refiner refiner_of(const Job *job, size_t s, size_t q)
 {
     const Probes *p = &job->probes;
     const Segment *segment = job->search->segments + s;
-    const Coding *exact = p->exact + q;
-    const int16_t *fine = p->fine + q * p->padded;
-    const double step = segment->stats[STAT_STEP8];
-    const double scale = step * exact->inverse;
-    const double start = p->mean_part[s * job->search->n_probes + q] - 128.0 * (double)p->fine_sum[q] * scale;
-    const double always = segment->stats[STAT_NORM8] * step * exact->rest + SLACK;
-    const uint8_t *codes = segment->codes8 + block * BLOCK * p->padded;
+    const double step = segment->stats[STAT_STEP8], scale = step * p->exact[q].inverse;
+    return (Refiner){
+        .codes = segment->codes8, .errors = segment->e8, .probe = p->fine + q * p->padded,
+        .dot = job->search->kernel->refine, .padded = p->padded, .q = q, .segment = (uint32_t)s, .scale = scale,
+        .start = p->mean_part[s * job->search->n_probes + q] - 128.0 * (double)p->fine_sum[q] * scale,
+        .per_error = p->length[q], .always = (float)(segment->stats[STAT_NORM8] * step * p->exact[q].rest + SLACK),
+    };
+}
+
+static void refine_rows(Job *job, List *list, const Refiner *f, size_t block, uint32_t mask)
+{
+    const uint32_t *tau = job->probes.tau + f->q;
     for (; mask; mask &= mask - 1) {
-        const uint32_t r = lowest_bit(mask);
-        const size_t row = block * BLOCK + r;
-        const double v = start + job->search->kernel->refine(codes + r * p->padded, fine, p->padded) * scale;
-        const double error = (double)segment->e8[row] * p->length[q] + always;
-        keep(job, list, q,
-             (Candidate){.lower = (float)(v - error), .upper = (float)(v + error), .segment = s, .row = (uint32_t)row});
+        const size_t row = block * BLOCK + lowest_bit(mask);
+        const float v = (float)(f->start + f->dot(f->codes + row * f->padded, f->probe, f->padded) * f->scale);
+        const float error = f->errors[row] * f->per_error + f->always;
+        if (v + error >= from_bits(LOAD(tau)))
+            keep(job, list, f->q,
+                 (Candidate){.lower = v - error, .upper = v + error, .segment = f->segment, .row = (uint32_t)row});
     }
 }
 
@@ -455,8 +475,10 @@ static uint32_t live_rows(const Segment *segment, size_t block)
 /* score > threshold: the only rows whose upper bound can reach tau; room for the float32 rounding behind `value` */
 static int32_t threshold(float value)
 {
-    value = floorf(value) - 2.0f - fabsf(value) * 1e-6f;
-    return !(value > -2e9f) ? INT32_MIN : value > 2e9f ? (int32_t)2000000000 : (int32_t)value;
+    value -= 3.0f + fabsf(value) * 1e-6f;
+    value = value > -2e9f ? value : -2e9f; /* not a number: everything passes */
+    value = value < 2e9f ? value : 2e9f;
+    return (int32_t)value;
 }
 
 typedef struct {
@@ -477,49 +499,75 @@ static Line line_of(const Job *job, size_t s, size_t q)
     return line;
 }
 
-/* A few probes: each scans the packed codes of a span, which stays in cache from one probe to the next. */
-static void scan_span(Job *job, List *lists, size_t s, size_t first, size_t end)
-{
-    enum { RUN = 64 };
-    const Probes *p = &job->probes;
-    const Search *search = job->search;
-    const Segment *segment = search->segments + s;
-    const size_t block_bytes = p->padded * (BLOCK / 2);
-    int32_t thr[RUN];
+/* A few probes: each scans the packed codes of a span, which stays in cache from one probe to the next.
+ *
+ * The 8-bit codes of the rows that pass are asked for at once and looked at after the next run has been scanned, when
+ * they have arrived. */
+enum { RUN = 64 };
+
+typedef struct {
+    size_t first, n;
     uint32_t masks[RUN];
+} Passed;
+
+static void refine_passed(Job *job, List *list, const Refiner *f, Passed *passed)
+{
+    for (size_t i = 0; i < passed->n; i++)
+        if (passed->masks[i])
+            refine_rows(job, list, f, passed->first + i, passed->masks[i]);
+    passed->n = 0;
+}
+
+static void scan_span(Job *job, List *list, size_t q, size_t s, size_t first, size_t end)
+{
+    const Probes *p = &job->probes;
+    const Kernel *kernel = job->search->kernel;
+    const Segment *segment = job->search->segments + s;
+    const size_t block_bytes = p->padded * (BLOCK / 2);
+    const Line line = line_of(job, s, q);
+    const Refiner refiner = refiner_of(job, s, q);
+    Passed passed[2];
+    passed[0].n = passed[1].n = 0;
+    int now = 0;
+    int32_t thr[RUN];
     uint64_t refined = 0;
-    size_t step = 1;
+    size_t longest = 1; /* short runs first: they find a threshold */
     for (size_t b = first; b < end;) {
         if (!live_rows(segment, b)) {
             b++;
             continue;
         }
         size_t run = 1;
-        while (run < step && b + run < end && live_rows(segment, b + run))
+        if (from_bits(LOAD(p->tau + q)) > -2 && longest < RUN / 2)
+            longest = RUN / 2;
+        while (run < longest && b + run < end && live_rows(segment, b + run))
             run++;
-        step = 2 * step < RUN ? 2 * step : RUN; /* short runs first: they find a threshold */
-        for (size_t q = 0; q < search->n_probes; q++) {
-            const Line line = line_of(job, s, q);
-            const float base = (from_bits(LOAD(p->tau + q)) - line.at) * line.gain - p->coarse[q].delta;
-            for (size_t i = 0; i < run; i++)
-                thr[i] = threshold(base - segment->e4[b + i] * line.per_error);
-            search->kernel->scan4(segment->packed4 + b * block_bytes, run, p->groups, p->codes + q * p->padded,
-                                  p->init + q * p->chunks, p->total[q], thr, masks);
-            for (size_t i = 0; i < run; i++) { /* ask for what refining will read, then refine */
-                masks[i] &= live_rows(segment, b + i);
-                for (uint32_t m = masks[i]; m; m &= m - 1) {
-                    const uint8_t *code = segment->codes8 + ((b + i) * BLOCK) * p->padded;
-                    for (size_t d = 0; d < p->padded; d += 64)
-                        PREFETCH(code + lowest_bit(m) * p->padded + d);
-                    refined++;
-                }
+        const float base = (from_bits(LOAD(p->tau + q)) - line.at) * line.gain - p->coarse[q].delta;
+        for (size_t i = 0; i < run; i++)
+            thr[i] = threshold(base - segment->e4[b + i] * line.per_error);
+        Passed *here = &passed[now];
+        here->first = b;
+        here->n = run;
+        kernel->scan4(segment->packed4 + b * block_bytes, run, p->groups, p->codes + q * p->padded,
+                      p->init + q * p->chunks, p->total[q], thr, here->masks);
+        for (size_t i = 0; i < run; i++) {
+            here->masks[i] &= live_rows(segment, b + i);
+            for (uint32_t m = here->masks[i]; m; m &= m - 1, refined++) {
+                const size_t row = (b + i) * BLOCK + lowest_bit(m);
+                PREFETCH(segment->e8 + row);
+                for (size_t d = 0; d < p->padded; d += 64)
+                    PREFETCH(segment->codes8 + row * p->padded + d);
             }
-            for (size_t i = 0; i < run; i++)
-                if (masks[i])
-                    refine_rows(job, lists + q, q, (uint32_t)s, b + i, masks[i]);
         }
+        now = 1 - now;
+        refine_passed(job, list, &refiner, &passed[now]);
+        if (longest < RUN / 2) /* no patience yet: the threshold is worth more than the wait */
+            refine_passed(job, list, &refiner, &passed[1 - now]);
+        longest = 2 * longest < RUN ? 2 * longest : RUN;
         b += run;
     }
+    refine_passed(job, list, &refiner, &passed[0]);
+    refine_passed(job, list, &refiner, &passed[1]);
     ADD(&job->refined, refined);
 }
 
@@ -567,14 +615,17 @@ static void scan_group(Job *job, List *lists, size_t s, size_t first, size_t end
                               p->chunks, p->total + q0, thr, masks);
         for (size_t i = 0; i < n; i++)
             if (masks[i] & live) {
+                const Refiner refiner = refiner_of(job, s, q0 + i);
                 refined++;
-                refine_rows(job, lists + q0 + i, q0 + i, (uint32_t)s, b, masks[i] & live);
+                refine_rows(job, lists + q0 + i, &refiner, b, masks[i] & live);
             }
     }
     ADD(&job->refined, refined);
 }
 
 static size_t blocks_of(const Segment *segment) { return (segment->n + BLOCK - 1) / BLOCK; }
+
+enum { PIECE = 2048 };
 
 static void scan_item(Job *job, int thread, size_t item, uint8_t *scratch)
 {
@@ -591,7 +642,9 @@ static void scan_item(Job *job, int thread, size_t item, uint8_t *scratch)
             if (scratch)
                 scan_group(job, lists, s, first, stop, q0, q1, scratch);
             else
-                scan_span(job, lists, s, first, stop);
+                for (size_t b = first; b < stop; b += PIECE) /* from the cache for all probes but the first */
+                    for (size_t q = q0; q < q1; q++)
+                        scan_span(job, lists + q, q, s, b, b + PIECE < stop ? b + PIECE : stop);
         }
         if (end <= blocks)
             return;
