@@ -15,7 +15,7 @@ from facedex.errors import ArgumentInvalid, DimensionMismatch, EmbeddingInvalid
 from facedex.search import ExactIndex, Index, native, reference
 
 Rows = npt.NDArray[np.float32]
-PATIENT = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+PATIENT = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def unit(x: npt.ArrayLike) -> Rows:
@@ -109,7 +109,9 @@ def test_a_large_batch_on_two_threads(kernel: str) -> None:
 
 def test_the_reference_adds_up_to_the_exact_sum() -> None:
     rows, probe = random_rows(6, 5, 100), random_rows(7, 1, 100)[0]
-    exact = [float(sum(Fraction(float(a)) * Fraction(float(b)) for a, b in zip(row, probe, strict=True))) for row in rows]
+    exact = [
+        float(sum(Fraction(float(a)) * Fraction(float(b)) for a, b in zip(row, probe, strict=True))) for row in rows
+    ]
     np.testing.assert_allclose(reference.similarities(rows, probe), exact, rtol=0, atol=1e-15)
 
 
@@ -168,7 +170,11 @@ def test_a_history_of_adding_and_removing(kernel: str, seed: int, steps: list[in
 
 
 @PATIENT
-@given(seed=st.integers(0, 2**32 - 1), share=st.sampled_from([0.0, 0.003, 0.3, 0.9, 1.0]), n_probes=st.sampled_from([1, 30]))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    share=st.sampled_from([0.0, 0.003, 0.3, 0.9, 1.0]),
+    n_probes=st.sampled_from([1, 30]),
+)
 def test_a_filter_gives_the_best_of_those_that_pass(kernel: str, seed: int, share: float, n_probes: int) -> None:
     rng = np.random.default_rng(seed)
     rows = unit(rng.standard_normal((1500, 64)))
@@ -239,11 +245,9 @@ def test_changing_the_array_afterwards_changes_nothing(kernel: str) -> None:
     same(index, rows, np.arange(400), rows[:2], 5)
 
 
-@pytest.mark.parametrize("k", [0, -1, 1.5, "3", True, None])
+@pytest.mark.parametrize("k", [0, -1, 1.5, "3", None])
 def test_k_must_be_a_positive_whole_number(kernel: str, k: object) -> None:
     index = ExactIndex.build(random_rows(1, 4, 8), kernel=kernel)
-    if k is True:
-        pytest.skip("True is 1 in Python")
     with pytest.raises(ArgumentInvalid):
         index.search(random_rows(1, 1, 8), k)  # type: ignore[arg-type]
 
@@ -308,7 +312,9 @@ def test_an_id_in_use_is_refused_and_nothing_is_added(kernel: str) -> None:
     assert 9 not in index
 
 
-@pytest.mark.parametrize("where", [np.ones(3, bool), lambda ids: ids, lambda ids: [True]], ids=["length", "dtype", "shape"])
+@pytest.mark.parametrize(
+    "where", [np.ones(3, bool), lambda ids: ids, lambda ids: [True]], ids=["length", "dtype", "shape"]
+)
 def test_a_filter_that_does_not_fit_is_refused(kernel: str, where: object) -> None:
     with pytest.raises(ArgumentInvalid):
         ExactIndex.build(random_rows(1, 5, 8), kernel=kernel).search(random_rows(1, 1, 8), where=where)  # type: ignore[arg-type]

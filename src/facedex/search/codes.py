@@ -155,7 +155,8 @@ def encode(
 
 def _length(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Length of each row, rounded up over all rounding behind it."""
-    return np.sqrt(np.einsum("nd,nd->n", x, x)) * np.float32(1.0005) + np.float32(1e-6)
+    lengths: npt.NDArray[np.float32] = np.sqrt(np.einsum("nd,nd->n", x, x)) * np.float32(1.0005) + np.float32(1e-6)
+    return lengths
 
 
 def checksum(data: npt.NDArray[np.uint8]) -> int:

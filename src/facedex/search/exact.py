@@ -78,14 +78,19 @@ class ExactIndex:
         self._trained_on = 0
         self._next_id = 0
         self._dead = 0
-        self._unverified: snapshot.Snapshot | None = None
+        self._saved: snapshot.Snapshot | None = None
+        self._trusted = True
         self._state = _State((), (), (), 0)
 
     # ---- making one ----
 
     @classmethod
     def build(
-        cls, embeddings: Embeddings | Iterable[Embeddings], ids: npt.ArrayLike | None = None, *, kernel: str | None = None
+        cls,
+        embeddings: Embeddings | Iterable[Embeddings],
+        ids: npt.ArrayLike | None = None,
+        *,
+        kernel: str | None = None,
     ) -> Self:
         """An index of all rows.
 
@@ -104,7 +109,9 @@ class ExactIndex:
             )
         first = next(batches, None)
         if first is None:
-            raise EmbeddingInvalid("There are no embeddings to build from, so D is not known; use ExactIndex(dimension).")
+            raise EmbeddingInvalid(
+                "There are no embeddings to build from, so D is not known; use ExactIndex(dimension)."
+            )
         if not isinstance(first, np.ndarray) or first.ndim != 2:
             raise EmbeddingInvalid("Embeddings must be a float32 array of shape (N, D).", shape=np.shape(first))
         index = cls(first.shape[1], kernel)
@@ -140,7 +147,7 @@ class ExactIndex:
         index._quantizer = segments[-1].quantizer if segments else None
         index._trained_on = sum(s.n for s in segments)
         index._next_id = saved.next_id
-        index._unverified = saved
+        index._saved, index._trusted = saved, False
         index._publish(tuple(segments))
         return index
 
@@ -156,33 +163,29 @@ class ExactIndex:
 
     def verify(self) -> None:
         """Check every byte of the file this index was opened from. Raises IndexCorrupt."""
-        saved = self._unverified
-        if saved is not None:
-            saved.verify()
+        if self._saved is not None:
+            self._saved.verify()
 
     def _compact(self, state: _State) -> Iterator[Segment]:
-        """The segments as a file should hold them: full, no removed rows, few."""
+        """The segments as a file should hold them: full, without removed rows, few."""
         loose: list[tuple[Segment, int]] = []
         for segment, n in zip(state.segments, state.counts, strict=True):
-            if segment.dead == 0 and n == segment.capacity and n % codes.BLOCK == 0 and n >= _LARGEST_TAIL // 4:
+            full = segment.dead == 0 and n == segment.capacity
+            if full and (len(state.segments) == 1 or n >= _LARGEST_TAIL // 4):
                 segment.encode_until(n)
                 yield segment
-            elif segment.dead == 0 and len(state.segments) == 1 and n == segment.capacity:
-                segment.encode_until(n)
-                yield segment
-            elif n:
+            else:
                 loose.append((segment, n))
-        if not loose:
-            return
-        rows = sum(n for _, n in loose) - sum(s.dead for s, _ in loose)
+        rows = sum(n - segment.dead for segment, n in loose)
         if rows == 0:
             return
         merged = Segment.empty(rows, self._dimension, loose[-1][0].quantizer, self._backend)
         for segment, n in loose:
+            alive = segment.alive(n)
             for start in range(0, n, 65536):
-                keep = segment.alive(n)[start : start + 65536]
-                merged.append(segment.rows[start : min(n, start + 65536)][keep],
-                              segment.ids[start : min(n, start + 65536)][keep])  # fmt: skip
+                some = slice(start, min(n, start + 65536))
+                keep = alive[some]
+                merged.append(segment.rows[some][keep], segment.ids[some][keep])
         merged.encode_until(rows)
         yield merged
 
@@ -315,7 +318,7 @@ class ExactIndex:
         threads: int | None = None,
         where: Allowed | Filter | None = None,
     ) -> tuple[npt.NDArray[np.float32], Ids]:
-        if self._unverified is not None:
+        if not self._trusted:
             self._check_saved()
         rows = self._check(probes, "Probes")
         if not isinstance(k, int) or k < 1:
@@ -399,12 +402,11 @@ class ExactIndex:
                         count = int(np.count_nonzero(mask))
                         mask[mask] = where[start : start + count]
                     else:
-                        count, mask = n, where[start : start + n]
+                        count, mask = n, np.asarray(where[start : start + n], dtype=np.bool_)
                     start += count
                     words.append(words_of(mask))
                 return Filter(self, state, tuple(words))
-            allowed = _as_ids(list(where) if isinstance(where, (set, frozenset)) else where, negative=True)
-            allowed = np.unique(allowed)
+            allowed = _as_ids(where, negative=True)
             words = []
             for segment, n in segments:
                 mask = np.zeros(n, dtype=np.bool_)
@@ -446,10 +448,9 @@ class ExactIndex:
 
     def _check_saved(self) -> None:
         """The first search after opening checks the codes it is about to trust."""
-        saved = self._unverified
-        if saved is not None:
-            saved.verify_codes(self._backend)
-            self._unverified = None if saved.verified else saved
+        if self._saved is not None and not self._trusted:
+            self._saved.verify_codes(self._backend)
+            self._trusted = True
 
 
 def _whole(value: Any, name: str) -> int:

@@ -31,9 +31,7 @@ def similarities(rows: Embeddings, probe: Embedding) -> npt.NDArray[np.float64]:
     return total
 
 
-def search(
-    rows: Embeddings, ids: Ids, probes: Embeddings, k: int = 10
-) -> tuple[npt.NDArray[np.float32], Ids]:
+def search(rows: Embeddings, ids: Ids, probes: Embeddings, k: int = 10) -> tuple[npt.NDArray[np.float32], Ids]:
     """The k rows most similar to each probe: similarity in float64 descending, then id ascending.
 
     rows     (N, D) float32, unit rows.

@@ -45,7 +45,9 @@ _CODES = ("packed4", "codes8")
 
 def corrupt(path: str | PathLike[str], why: str) -> IndexCorrupt:
     return IndexCorrupt(
-        f"'{os.fspath(path)}' is not a usable index: {why}. Build it again from the store.", path=os.fspath(path), why=why
+        f"'{os.fspath(path)}' is not a usable index: {why}. Build it again from the store.",
+        path=os.fspath(path),
+        why=why,
     )
 
 
@@ -70,11 +72,10 @@ class Snapshot:
         self._table = table
         self.dimension = int(table["dimension"])
         self.next_id = int(table["next_id"])
-        self.verified = False
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Self:
-        """Map a file and check everything about it that is small. Raises IndexCorrupt, IndexVersion, IndexUnavailable."""
+        """Map a file and check all that is small. Raises IndexCorrupt, IndexVersion, IndexUnavailable."""
         name = os.fspath(path)
         try:
             with open(name, "rb") as file:
@@ -124,10 +125,9 @@ class Snapshot:
 
     def verify_codes(self, backend: Any) -> None:
         """Check what the kernel scans; NumPy scans the rows instead."""
-        for segment in self._table["segments"] if not self.verified else ():
-            for section in _CODES if backend is not None else ():
+        for segment in self._table["segments"] if backend is not None else ():
+            for section in _CODES:
                 self._check(segment, section)
-        self.verified = True
 
     def verify(self) -> None:
         """Check every section."""
@@ -140,12 +140,8 @@ class Snapshot:
         for entry in self._table["segments"]:
             n = int(entry["n"])
             shapes = _shapes(self.dimension, n)
-            a = {
-                name: self._bytes(entry, name).view(dtype).reshape(shapes[name]) for name, dtype in _DTYPES.items()
-            }
-            quantizer = codes.Quantizer(
-                a.pop("mean"), float(a["stats"][codes.STEP4]), float(a["stats"][codes.STEP8])
-            )
+            a = {name: self._bytes(entry, name).view(dtype).reshape(shapes[name]) for name, dtype in _DTYPES.items()}
+            quantizer = codes.Quantizer(a.pop("mean"), float(a["stats"][codes.STEP4]), float(a["stats"][codes.STEP8]))
             rows, ids = a.pop("rows"), a.pop("ids")
             segment = Segment(rows, ids, quantizer, backend, a)
             segment.encoded = n

@@ -77,40 +77,47 @@ TARGET static void scan4(const uint8_t *packed, size_t n_blocks, size_t n_groups
 
 #define UNROLL _Pragma("GCC unroll 8")
 
-/* 32 rows x P probes with all sums in registers; beyond one chunk the int32 sums wait in memory. */
+/* 32 rows x P probes with all sums in registers: P = 2 needs 8 sums, 2 broadcasts, a row register and a product.
+ * Beyond one chunk the int32 sums wait in memory. */
 #define SCAN8_TILE(P)                                                                                                  \
+    INLINE void sum_chunk##P(const uint8_t *block, size_t n_groups, const int8_t *probes, size_t stride,               \
+                             const int32_t *init, size_t init_stride, __m256i acc[P][4])                               \
+    {                                                                                                                  \
+        UNROLL for (int q = 0; q < P; q++)                                                                             \
+            UNROLL for (int v = 0; v < 4; v++)                                                                         \
+                acc[q][v] = _mm256_set1_epi32(init[q * init_stride]);                                                  \
+        for (size_t g = 0; g < n_groups; g++, block += 128, probes += 4) {                                             \
+            __m256i p[P];                                                                                              \
+            UNROLL for (int q = 0; q < P; q++)                                                                         \
+                p[q] = broadcast(probes + q * stride);                                                                 \
+            UNROLL for (int v = 0; v < 4; v++) {                                                                       \
+                const __m256i x = load(block + 32 * v);                                                                \
+                UNROLL for (int q = 0; q < P; q++)                                                                     \
+                    acc[q][v] = add_pairs(acc[q][v], x, p[q]);                                                         \
+            }                                                                                                          \
+        }                                                                                                              \
+        UNROLL for (int q = 0; q < P; q++)                                                                             \
+            UNROLL for (int v = 0; v < 4; v++)                                                                         \
+                acc[q][v] = _mm256_madd_epi16(acc[q][v], _mm256_set1_epi16(1));                                        \
+    }                                                                                                                  \
+                                                                                                                       \
     TARGET static void scan8_tile##P(const uint8_t *block, size_t n_groups, const int8_t *probes, size_t stride,       \
                                      const int32_t *init, size_t init_stride, const int32_t *thr, uint32_t *masks)     \
     {                                                                                                                  \
-        const __m256i ones = _mm256_set1_epi16(1);                                                                     \
-        __m256i acc[P][4], sum[P][4];                                                                                  \
-        for (size_t g = 0, chunk = 0;; chunk++) {                                                                      \
-            const size_t end = g + CHUNK_GROUPS < n_groups ? g + CHUNK_GROUPS : n_groups;                              \
-            UNROLL for (int q = 0; q < P; q++)                                                                         \
-                UNROLL for (int v = 0; v < 4; v++)                                                                     \
-                    acc[q][v] = _mm256_set1_epi32(init[q * init_stride + chunk]);                                      \
-            for (; g < end; g++, block += 128) {                                                                       \
-                __m256i p[P];                                                                                          \
-                UNROLL for (int q = 0; q < P; q++)                                                                     \
-                    p[q] = broadcast(probes + q * stride + 4 * g);                                                     \
-                UNROLL for (int v = 0; v < 4; v++) {                                                                   \
-                    const __m256i x = load(block + 32 * v);                                                            \
-                    UNROLL for (int q = 0; q < P; q++)                                                                 \
-                        acc[q][v] = add_pairs(acc[q][v], x, p[q]);                                                     \
-                }                                                                                                      \
+        __m256i acc[P][4];                                                                                             \
+        if (n_groups <= CHUNK_GROUPS)                                                                                  \
+            sum_chunk##P(block, n_groups, probes, stride, init, init_stride, acc);                                     \
+        else {                                                                                                         \
+            __m256i part[P][4];                                                                                        \
+            sum_chunk##P(block, CHUNK_GROUPS, probes, stride, init, init_stride, acc);                                 \
+            for (size_t g = CHUNK_GROUPS; g < n_groups; g += CHUNK_GROUPS) {                                           \
+                const size_t left = n_groups - g < CHUNK_GROUPS ? n_groups - g : CHUNK_GROUPS;                         \
+                sum_chunk##P(block + 128 * g, left, probes + 4 * g, stride, init + g / CHUNK_GROUPS, init_stride,      \
+                             part);                                                                                    \
+                for (int q = 0; q < P; q++)                                                                            \
+                    for (int v = 0; v < 4; v++)                                                                        \
+                        acc[q][v] = _mm256_add_epi32(acc[q][v], part[q][v]);                                           \
             }                                                                                                          \
-            UNROLL for (int q = 0; q < P; q++)                                                                         \
-                UNROLL for (int v = 0; v < 4; v++)                                                                     \
-                    acc[q][v] = _mm256_madd_epi16(acc[q][v], ones);                                                    \
-            if (chunk)                                                                                                 \
-                UNROLL for (int q = 0; q < P; q++)                                                                     \
-                    UNROLL for (int v = 0; v < 4; v++)                                                                 \
-                        acc[q][v] = _mm256_add_epi32(acc[q][v], sum[q][v]);                                            \
-            if (g == n_groups)                                                                                         \
-                break;                                                                                                 \
-            UNROLL for (int q = 0; q < P; q++)                                                                         \
-                UNROLL for (int v = 0; v < 4; v++)                                                                     \
-                    sum[q][v] = acc[q][v];                                                                             \
         }                                                                                                              \
         UNROLL for (int q = 0; q < P; q++)                                                                             \
             masks[q] = above(acc[q], thr[q]);                                                                          \

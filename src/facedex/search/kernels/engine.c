@@ -918,10 +918,10 @@ Status facedex_search(Search *search, size_t *bad)
     }
     const double products = (double)job.n_rows * (double)D * (double)n;
     job.direct = job.n_rows <= 2 * search->k + 32 || (n <= 3 && job.n_rows * D <= 32768);
-    /* roughly how long one thread takes, in microseconds, at 4 products a ns in float64 and 128 in codes */
-    const double cost = products / (job.direct ? 4e3 : 128e3);
+    /* roughly how long one thread takes, in microseconds, at 4 products a ns in float64 and 60 in codes */
+    const double cost = products / (job.direct ? 4e3 : 60e3);
     int threads = search->threads;
-    if (cost / threads < 40)
+    if (cost / threads < 60) /* what two more threads cost at their slowest */
         threads = 1;
 
     Probes *p = &job.probes;
