@@ -108,10 +108,16 @@ static void check_scans(const Kernel *kernel)
             }
             thr[q] = (int32_t)(draw() % 4001) - 2000;
         }
-        kernel->scan8(block, groups, P, probes, Dp, init, chunks, total, thr, a);
-        facedex_portable.scan8(block, groups, P, probes, Dp, init, chunks, total, thr, b);
+        kernel->scan8(block, groups, P, probes, Dp, init, chunks, total, thr, a, NULL);
+        facedex_portable.scan8(block, groups, P, probes, Dp, init, chunks, total, thr, b, NULL);
         if (memcmp(a, b, P * 4) != 0)
             printf("%s: scan8 differs, %zu groups, %zu probes, %d bits\n", kernel->name, groups, P, bits), exit(1);
+        int32_t *scores = malloc(2 * P * BLOCK * 4);
+        kernel->scan8(block, groups, P, probes, Dp, init, chunks, total, NULL, NULL, scores);
+        facedex_portable.scan8(block, groups, P, probes, Dp, init, chunks, total, NULL, NULL, scores + P * BLOCK);
+        if (memcmp(scores, scores + P * BLOCK, P * BLOCK * 4) != 0)
+            printf("%s: scores of scan8 differ\n", kernel->name), exit(1);
+        free(scores);
         if (bits == 4) {
             for (size_t i = 0; i < n_blocks; i++)
                 thr[i] = (int32_t)(draw() % 4001) - 2000;
@@ -178,7 +184,7 @@ static void check_search(const Kernel *kernel)
     double *scores = malloc(Q * k * 8);
     Search search = {.kernel = kernel, .dimension = D, .n_segments = 1, .segments = &segment, .n_probes = Q,
                      .probes = probes, .k = k, .threads = 1 + (int)below(3), .similarities = similarities, .ids = who,
-                     .scores = scores};
+                     .scores = scores, .codes_only = draw() % 3 != 0};
     if (facedex_search(&search, &bad) != OK)
         printf("search refused probe %zu\n", bad), exit(1);
     Found *all = malloc(n * sizeof *all);

@@ -42,7 +42,7 @@ def same(index: ExactIndex, rows: Rows, ids: npt.NDArray[np.int64], probes: Rows
 def galleries(draw: st.DrawFn) -> tuple[Rows, Rows, int]:
     """Rows that try to break a quantizer, probes, and k."""
     dimension = draw(st.sampled_from([1, 2, 3, 8, 17, 64, 128, 130, 192, 512]))
-    count = draw(st.one_of(st.integers(1, 40), st.integers(41, 900)))
+    count = draw(st.one_of(st.integers(1, 40), st.integers(41, 900), st.integers(901, 4000)))
     n_probes = draw(st.sampled_from([1, 2, 5, 30]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     kind = draw(

@@ -102,7 +102,8 @@ TARGET static void scan4(const uint8_t *packed, size_t n_blocks, size_t n_groups
     }                                                                                                                  \
                                                                                                                        \
     TARGET static void scan8_tile##P(const uint8_t *block, size_t n_groups, const int8_t *probes, size_t stride,       \
-                                     const int32_t *init, size_t init_stride, const int32_t *thr, uint32_t *masks)     \
+                                     const int32_t *init, size_t init_stride, const int32_t *thr, uint32_t *masks,     \
+                                     int32_t *scores)                                                                  \
     {                                                                                                                  \
         __m256i acc[P][4];                                                                                             \
         if (n_groups <= CHUNK_GROUPS)                                                                                  \
@@ -119,6 +120,12 @@ TARGET static void scan4(const uint8_t *packed, size_t n_blocks, size_t n_groups
                         acc[q][v] = _mm256_add_epi32(acc[q][v], part[q][v]);                                           \
             }                                                                                                          \
         }                                                                                                              \
+        if (scores) {                                                                                                  \
+            UNROLL for (int q = 0; q < P; q++)                                                                         \
+                UNROLL for (int v = 0; v < 4; v++)                                                                     \
+                    _mm256_storeu_si256((__m256i *)(scores + q * BLOCK + 8 * v), acc[q][v]);                           \
+            return;                                                                                                    \
+        }                                                                                                              \
         UNROLL for (int q = 0; q < P; q++)                                                                             \
             masks[q] = above(acc[q], thr[q]);                                                                          \
     }
@@ -127,16 +134,16 @@ SCAN8_TILE(2)
 
 TARGET static void scan8(const uint8_t *block, size_t n_groups, size_t n_probes, const int8_t *probes, size_t stride,
                          const int32_t *init, size_t init_stride, const int32_t *total, const int32_t *thr,
-                         uint32_t *masks)
+                         uint32_t *masks, int32_t *scores)
 {
     (void)total;
     size_t q = 0;
     for (; q + 2 <= n_probes; q += 2)
         scan8_tile2(block, n_groups, probes + q * stride, stride, init + q * init_stride, init_stride, thr + q,
-                    masks + q);
+                    masks + q, scores ? scores + q * BLOCK : NULL);
     if (q < n_probes)
         scan8_tile1(block, n_groups, probes + q * stride, stride, init + q * init_stride, init_stride, thr + q,
-                    masks + q);
+                    masks + q, scores ? scores + q * BLOCK : NULL);
 }
 
 TARGET static int32_t refine(const uint8_t *code, const int16_t *probe, size_t n)
@@ -176,6 +183,62 @@ TARGET static double dot(const float *row, const double *probe, size_t n)
     const __m256d four = _mm256_add_pd(lo, hi);
     const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
     return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+}
+
+/* 2 rows x P probes: every row is converted once for P probes, every probe read once for 2 rows */
+#define DOTS_TILE(P)                                                                                                   \
+    TARGET static void dots_tile##P(const float *a, const float *b, size_t n, const double *probes, size_t stride,     \
+                                    double *out, size_t out_stride)                                                    \
+    {                                                                                                                  \
+        __m256d acc[2][P][2];                                                                                          \
+        UNROLL for (int h = 0; h < 2; h++)                                                                             \
+            UNROLL for (int q = 0; q < P; q++)                                                                         \
+                acc[h][q][0] = acc[h][q][1] = _mm256_setzero_pd();                                                     \
+        size_t d = 0;                                                                                                  \
+        for (; d + 8 <= n; d += 8)                                                                                     \
+            UNROLL for (int h = 0; h < 2; h++) { /* halves, so that everything stays in 16 registers */                \
+                const __m256d x = _mm256_cvtps_pd(_mm_loadu_ps(a + d + 4 * h));                                        \
+                const __m256d y = _mm256_cvtps_pd(_mm_loadu_ps(b + d + 4 * h));                                        \
+                UNROLL for (int q = 0; q < P; q++) {                                                                   \
+                    const __m256d p = _mm256_loadu_pd(probes + q * stride + d + 4 * h);                                \
+                    acc[h][q][0] = _mm256_fmadd_pd(x, p, acc[h][q][0]);                                                \
+                    acc[h][q][1] = _mm256_fmadd_pd(y, p, acc[h][q][1]);                                                \
+                }                                                                                                      \
+            }                                                                                                          \
+        if (d < n) {                                                                                                   \
+            float rest[2][8] = {{0}};                                                                                  \
+            memcpy(rest[0], a + d, (n - d) * sizeof(float));                                                           \
+            memcpy(rest[1], b + d, (n - d) * sizeof(float));                                                           \
+            UNROLL for (int h = 0; h < 2; h++)                                                                         \
+                UNROLL for (int q = 0; q < P; q++)                                                                     \
+                    UNROLL for (int r = 0; r < 2; r++)                                                                 \
+                        acc[h][q][r] = _mm256_fmadd_pd(_mm256_cvtps_pd(_mm_loadu_ps(rest[r] + 4 * h)),                 \
+                                                       _mm256_loadu_pd(probes + q * stride + d + 4 * h),               \
+                                                       acc[h][q][r]);                                                  \
+        }                                                                                                              \
+        UNROLL for (int q = 0; q < P; q++)                                                                             \
+            UNROLL for (int r = 0; r < 2; r++) {                                                                       \
+                const __m256d four = _mm256_add_pd(acc[0][q][r], acc[1][q][r]);                                        \
+                const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));          \
+                out[q * out_stride + r] = _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));                   \
+            }                                                                                                          \
+    }
+DOTS_TILE(1)
+DOTS_TILE(3)
+
+TARGET static void dots(const float *rows, size_t n_rows, size_t n, const double *probes, size_t stride,
+                        size_t n_probes, double *out)
+{
+    size_t r = 0;
+    for (; r + 2 <= n_rows; r += 2, rows += 2 * n) {
+        size_t q = 0;
+        for (; q + 3 <= n_probes; q += 3)
+            dots_tile3(rows, rows + n, n, probes + q * stride, stride, out + q * n_rows + r, n_rows);
+        for (; q < n_probes; q++)
+            dots_tile1(rows, rows + n, n, probes + q * stride, stride, out + q * n_rows + r, n_rows);
+    }
+    for (size_t q = 0; r < n_rows && q < n_probes; q++)
+        out[q * n_rows + r] = dot(rows, probes + q * stride, n);
 }
 
 TARGET static void unpack4(const uint8_t *packed, size_t n_groups, uint8_t *block)
@@ -223,6 +286,6 @@ TARGET static void unpack8(const uint8_t *codes, size_t n_groups, uint8_t *block
 
 const Kernel facedex_avx2 = {
     .name = "avx2", .probe_limit8 = 63, .wraps = 1, .scan4 = scan4, .scan8 = scan8,
-    .refine = refine, .dot = dot, .unpack4 = unpack4, .unpack8 = unpack8,
+    .refine = refine, .dot = dot, .dots = dots, .unpack4 = unpack4, .unpack8 = unpack8,
 };
 #endif

@@ -58,7 +58,7 @@ TARGET static void scan4(const uint8_t *packed, size_t n_blocks, size_t n_groups
 
 #define SCAN8_TILE(P)                                                                                                  \
     TARGET static void scan8_tile##P(const uint8_t *block, size_t n_groups, const int8_t *probes, size_t stride,       \
-                                     const int32_t *total, const int32_t *thr, uint32_t *masks)                        \
+                                     const int32_t *total, const int32_t *thr, uint32_t *masks, int32_t *scores)       \
     {                                                                                                                  \
         __m512i a[P], b[P];                                                                                            \
         for (int q = 0; q < P; q++)                                                                                    \
@@ -72,21 +72,27 @@ TARGET static void scan4(const uint8_t *packed, size_t n_blocks, size_t n_groups
             }                                                                                                          \
         }                                                                                                              \
         for (int q = 0; q < P; q++)                                                                                    \
-            masks[q] = above(a[q], b[q], thr[q]);                                                                      \
+            if (scores) {                                                                                              \
+                _mm512_storeu_si512(scores + q * BLOCK, a[q]);                                                         \
+                _mm512_storeu_si512(scores + q * BLOCK + 16, b[q]);                                                    \
+            } else                                                                                                     \
+                masks[q] = above(a[q], b[q], thr[q]);                                                                  \
     }
 SCAN8_TILE(1)
 SCAN8_TILE(8)
 
 TARGET static void scan8(const uint8_t *block, size_t n_groups, size_t n_probes, const int8_t *probes, size_t stride,
                          const int32_t *init, size_t init_stride, const int32_t *total, const int32_t *thr,
-                         uint32_t *masks)
+                         uint32_t *masks, int32_t *scores)
 {
     (void)init, (void)init_stride;
     size_t q = 0;
     for (; q + 8 <= n_probes; q += 8)
-        scan8_tile8(block, n_groups, probes + q * stride, stride, total + q, thr + q, masks + q);
+        scan8_tile8(block, n_groups, probes + q * stride, stride, total + q, thr + q, masks + q,
+                    scores ? scores + q * BLOCK : NULL);
     for (; q < n_probes; q++)
-        scan8_tile1(block, n_groups, probes + q * stride, stride, total + q, thr + q, masks + q);
+        scan8_tile1(block, n_groups, probes + q * stride, stride, total + q, thr + q, masks + q,
+                    scores ? scores + q * BLOCK : NULL);
 }
 
 TARGET static void unpack4(const uint8_t *packed, size_t n_groups, uint8_t *block)
@@ -110,8 +116,14 @@ static int32_t refine(const uint8_t *code, const int16_t *probe, size_t n) { ret
 
 static double dot(const float *row, const double *probe, size_t n) { return facedex_avx2.dot(row, probe, n); }
 
+static void dots(const float *rows, size_t n_rows, size_t n, const double *probes, size_t stride, size_t n_probes,
+                 double *out)
+{
+    facedex_avx2.dots(rows, n_rows, n, probes, stride, n_probes, out);
+}
+
 const Kernel facedex_avx512vnni = {
     .name = "avx512vnni", .probe_limit8 = 127, .wraps = 0, .scan4 = scan4, .scan8 = scan8,
-    .refine = refine, .dot = dot, .unpack4 = unpack4, .unpack8 = unpack8,
+    .refine = refine, .dot = dot, .dots = dots, .unpack4 = unpack4, .unpack8 = unpack8,
 };
 #endif

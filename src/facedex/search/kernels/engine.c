@@ -281,6 +281,7 @@ typedef struct { /* of one probe and one thread */
     Candidate *items;
     float *best; /* min-heap of the k largest lower bounds */
     size_t n, room, n_best, best_room;
+    int own_items, own_best; /* allocated by itself; the first few come from one block for all lists */
 } List;
 
 typedef struct {
@@ -356,6 +357,18 @@ static uint32_t lowest_bit(uint32_t mask)
 #endif
 }
 
+/* Like realloc, for memory that may not be its own yet. */
+static void *grow(void *memory, size_t used, size_t bytes, int *own)
+{
+    void *larger = *own ? realloc(memory, bytes) : malloc(bytes);
+    if (larger && !*own) {
+        if (used)
+            memcpy(larger, memory, used);
+        *own = 1;
+    }
+    return larger;
+}
+
 /* Keep the k largest of the values offered; false when out of memory. */
 static int offer(List *list, size_t k, float value)
 {
@@ -364,7 +377,7 @@ static int offer(List *list, size_t k, float value)
     if (list->n_best < k) {
         if (list->n_best == list->best_room) {
             size_t room = list->best_room ? 2 * list->best_room : 16;
-            h = realloc(h, room * sizeof *h);
+            h = grow(h, list->best_room * sizeof *h, room * sizeof *h, &list->own_best);
             if (!h)
                 return 0;
             list->best = h;
@@ -405,7 +418,7 @@ static void keep(Job *job, List *list, size_t q, Candidate c)
         list->n = kept;
         if (kept * 2 >= list->room) {
             const size_t room = list->room ? 2 * list->room : 64;
-            Candidate *items = realloc(list->items, room * sizeof *items);
+            Candidate *items = grow(list->items, list->room * sizeof *items, room * sizeof *items, &list->own_items);
             if (!items) {
                 STORE(&job->failed, 1);
                 return;
@@ -415,6 +428,8 @@ static void keep(Job *job, List *list, size_t q, Candidate c)
         }
     }
     list->items[list->n++] = c;
+    if (list->n_best == k && c.lower <= list->best[0])
+        return;
     if (!offer(list, k, c.lower)) {
         STORE(&job->failed, 1);
         return;
@@ -571,6 +586,105 @@ static void scan_span(Job *job, List *list, size_t q, size_t s, size_t first, si
     ADD(&job->refined, refined);
 }
 
+/* A block in the layout of scan8; returns the largest error of its rows. */
+static float unpack_block(const Job *job, const Segment *segment, size_t b, uint8_t *block)
+{
+    const Probes *p = &job->probes;
+    const Kernel *kernel = job->search->kernel;
+    if (p->bits == 4) {
+        kernel->unpack4(segment->packed4 + b * p->padded * (BLOCK / 2), p->groups, block);
+        return segment->e4[b];
+    }
+    kernel->unpack8(segment->codes8 + b * BLOCK * p->padded, p->groups, block);
+    const size_t rows = segment->n - b * BLOCK < BLOCK ? segment->n - b * BLOCK : BLOCK;
+    float error = 0;
+    for (size_t r = 0; r < rows; r++)
+        error = segment->e8[b * BLOCK + r] > error ? segment->e8[b * BLOCK + r] : error;
+    return error;
+}
+
+/* The k-th largest of n values, which are reordered; Hoare 1961. */
+static int32_t kth_largest(int32_t *v, size_t n, size_t k)
+{
+    size_t low = 0, high = n - 1, at = k - 1;
+    while (low < high) {
+        const int32_t middle = v[low + (high - low) / 2];
+        size_t i = low, j = high;
+        for (;;) {
+            while (v[i] > middle)
+                i++;
+            while (v[j] < middle)
+                j--;
+            if (i >= j)
+                break;
+            const int32_t swapped = v[i];
+            v[i++] = v[j];
+            v[j--] = swapped;
+        }
+        /* everything before i is at least, everything after j at most the middle */
+        if (i == j && at == i)
+            return v[at];
+        if (at < i)
+            high = i - 1;
+        else if (i == j)
+            low = i + 1;
+        else
+            low = i;
+    }
+    return v[low];
+}
+
+/* A first threshold from the integer scores of the first rows, without looking at any of them twice: without it, nearly
+ * all of the first rows would be refined. */
+static void find_thresholds(Job *job, size_t s, size_t first, size_t end, size_t q0, size_t q1, uint8_t *block)
+{
+    const Probes *p = &job->probes;
+    const Search *search = job->search;
+    const Segment *segment = search->segments + s;
+    const size_t n = q1 - q0, k = search->k, want = k < 16 ? 8 : (16 * k + BLOCK - 1) / BLOCK;
+    const size_t blocks = end - first < want ? end - first : want;
+    if (k > 256)
+        return;
+    int32_t *scores = malloc((n * BLOCK + n * blocks * BLOCK) * sizeof *scores);
+    if (!scores)
+        return; /* slower, not wrong */
+    int32_t *kept = scores + n * BLOCK;
+    size_t m = 0;
+    float error = 0;
+    for (size_t b = first; b < first + blocks; b++) {
+        const uint32_t live = live_rows(segment, b);
+        if (!live)
+            continue;
+        const float e = unpack_block(job, segment, b, block);
+        error = e > error ? e : error;
+        search->kernel->scan8(block, p->groups, n, p->codes + q0 * p->padded, p->padded, p->init + q0 * p->chunks,
+                              p->chunks, p->total + q0, NULL, NULL, scores);
+        size_t added = 0;
+        for (size_t i = 0; i < n; i++) {
+            int32_t *to = kept + i * blocks * BLOCK + m;
+            const int32_t *from = scores + i * BLOCK;
+            if (live == UINT32_MAX)
+                memcpy(to, from, BLOCK * sizeof *to);
+            else
+                for (uint32_t bits = live; bits; bits &= bits - 1)
+                    *to++ = from[lowest_bit(bits)];
+        }
+        for (uint32_t bits = live; bits; bits &= bits - 1)
+            added++;
+        m += added;
+    }
+    for (size_t i = 0; i < n && m >= k; i++) {
+        const size_t q = q0 + i;
+        const Line line = line_of(job, s, q);
+        const float mean = p->mean_part[s * search->n_probes + q];
+        const float score = (float)kth_largest(kept + i * blocks * BLOCK, m, k) + p->coarse[q].delta;
+        /* the lower bound mirrors the upper one: line.at is the mean part plus everything that is always uncertain */
+        const float lower = mean + score / line.gain - (line.at - mean) - error * p->length[q];
+        raise_tau(p->tau + q, lower - 1e-6f - fabsf(score / line.gain) * 1e-6f);
+    }
+    free(scores);
+}
+
 /* Many probes: a block is unpacked once and meets all probes of the group before the next one. */
 static void scan_group(Job *job, List *lists, size_t s, size_t first, size_t end, size_t q0, size_t q1,
                        uint8_t *scratch)
@@ -591,28 +705,20 @@ static void scan_group(Job *job, List *lists, size_t s, size_t first, size_t end
         at[i] = line.at;
         per_error[i] = line.per_error;
     }
+    if (from_bits(LOAD(p->tau + q0)) == -INFINITY)
+        find_thresholds(job, s, first, end, q0, q1, block);
     for (size_t b = first; b < end; b++) {
         const uint32_t live = live_rows(segment, b);
         if (!live)
             continue;
-        if (p->bits == 4)
-            search->kernel->unpack4(segment->packed4 + b * p->padded * (BLOCK / 2), p->groups, block);
-        else
-            search->kernel->unpack8(segment->codes8 + b * BLOCK * p->padded, p->groups, block);
-        float error = segment->e4[b];
-        if (p->bits == 8) {
-            error = 0;
-            for (size_t r = 0; r < BLOCK; r++)
-                error = b * BLOCK + r < segment->n && segment->e8[b * BLOCK + r] > error ? segment->e8[b * BLOCK + r]
-                                                                                          : error;
-        }
+        const float error = unpack_block(job, segment, b, block);
         for (size_t i = 0; i < n; i++)
             base[i] = (from_bits(LOAD(p->tau + q0 + i)) - at[i]) * gain[i] - p->coarse[q0 + i].delta -
                       error * per_error[i];
         for (size_t i = 0; i < n; i++)
             thr[i] = threshold(base[i]);
         search->kernel->scan8(block, p->groups, n, p->codes + q0 * p->padded, p->padded, p->init + q0 * p->chunks,
-                              p->chunks, p->total + q0, thr, masks);
+                              p->chunks, p->total + q0, thr, masks, NULL);
         for (size_t i = 0; i < n; i++)
             if (masks[i] & live) {
                 const Refiner refiner = refiner_of(job, s, q0 + i);
@@ -685,6 +791,65 @@ static void collect(Entry *heap, size_t *n, size_t k, Entry e)
         sink(heap, k, e);
 }
 
+/* Write the heap out, best first; pads with nobody. Empties it. */
+static void write_answer(const Search *search, size_t q, Entry *heap, size_t n)
+{
+    const size_t k = search->k;
+    float *similarities = search->similarities + q * k;
+    int64_t *ids = search->ids + q * k;
+    for (size_t i = n; i < k; i++) {
+        similarities[i] = -INFINITY;
+        ids[i] = -1;
+        if (search->scores)
+            search->scores[q * k + i] = -INFINITY;
+    }
+    while (n) { /* the worst leaves the heap first */
+        const Entry e = heap[0];
+        n--;
+        similarities[n] = (float)e.score;
+        ids[n] = e.id;
+        if (search->scores)
+            search->scores[q * k + n] = e.score;
+        if (n)
+            sink(heap, n, heap[n]);
+    }
+}
+
+enum { DIRECT_PROBES = 12, DIRECT_ROWS = 4 * BLOCK };
+
+/* Score every row in float64: for galleries so small that coding the probe costs more.
+ * heaps has room for DIRECT_PROBES heaps of `room` entries, wide for as many probes, out for their scores. */
+static void answer_directly(Job *job, size_t q0, size_t q1, Entry *heaps, size_t room, double *wide, double *out)
+{
+    const Search *search = job->search;
+    const size_t D = search->dimension, k = search->k, n = q1 - q0, stride = facedex_padded(D);
+    size_t filled[DIRECT_PROBES] = {0};
+    for (size_t q = 0; q < n; q++)
+        for (size_t d = 0; d < stride; d++)
+            wide[q * stride + d] = d < D ? search->probes[(q0 + q) * D + d] : 0;
+    for (size_t s = 0; s < search->n_segments; s++) {
+        const Segment *segment = search->segments + s;
+        for (size_t first = 0; first < segment->n; first += DIRECT_ROWS) {
+            const size_t rows = segment->n - first < DIRECT_ROWS ? segment->n - first : DIRECT_ROWS;
+            search->kernel->dots(segment->rows + first * D, rows, D, wide, stride, n, out);
+            for (size_t r = 0; r < rows; r += BLOCK) {
+                const uint32_t live = live_rows(segment, (first + r) / BLOCK);
+                for (size_t q = 0; q < n; q++) {
+                    Entry *heap = heaps + q * room;
+                    const double *scores = out + q * rows + r;
+                    for (uint32_t m = live; m; m &= m - 1) {
+                        const uint32_t i = lowest_bit(m);
+                        if (filled[q] < k || scores[i] >= heap[0].score)
+                            collect(heap, &filled[q], k, (Entry){scores[i], segment->ids[first + r + i]});
+                    }
+                }
+            }
+        }
+    }
+    for (size_t q = 0; q < n; q++)
+        write_answer(search, q0 + q, heaps + q * room, filled[q]);
+}
+
 static void finish_probe(Job *job, size_t q, Entry *heap, double *probe)
 {
     const Search *search = job->search;
@@ -693,20 +858,7 @@ static void finish_probe(Job *job, size_t q, Entry *heap, double *probe)
     uint64_t rescored = 0;
     for (size_t d = 0; d < D; d++)
         probe[d] = search->probes[q * D + d];
-    if (job->direct) {
-        for (size_t s = 0; s < search->n_segments; s++) {
-            const Segment *segment = search->segments + s;
-            for (size_t b = 0; b < blocks_of(segment); b++) {
-                const uint32_t live = live_rows(segment, b);
-                for (size_t r = 0; r < BLOCK && live >> r; r++)
-                    if (live >> r & 1) {
-                        const size_t row = b * BLOCK + r;
-                        const double score = search->kernel->dot(segment->rows + row * D, probe, D);
-                        collect(heap, &n, k, (Entry){score, segment->ids[row]});
-                    }
-            }
-        }
-    } else {
+    {
         List *merged = job->lists + q; /* of the first thread */
         for (int t = 1; t < job->threads; t++) {
             const List *other = job->lists + (size_t)t * search->n_probes + q;
@@ -740,24 +892,7 @@ static void finish_probe(Job *job, size_t q, Entry *heap, double *probe)
         }
     }
     ADD(&job->rescored, rescored);
-    float *similarities = search->similarities + q * k;
-    int64_t *ids = search->ids + q * k;
-    for (size_t i = n; i < k; i++) {
-        similarities[i] = -INFINITY;
-        ids[i] = -1;
-        if (search->scores)
-            search->scores[q * k + i] = -INFINITY;
-    }
-    while (n) { /* the worst leaves the heap first */
-        const Entry e = heap[0];
-        n--;
-        similarities[n] = (float)e.score;
-        ids[n] = e.id;
-        if (search->scores)
-            search->scores[q * k + n] = e.score;
-        if (n)
-            sink(heap, n, heap[n]);
-    }
+    write_answer(search, q, heap, n);
 }
 
 /* ---- threads ----------------------------------------------------------------------------------------------------- */
@@ -767,14 +902,18 @@ static void work(Job *job, int thread)
     const Search *search = job->search;
     if (job->finishing) {
         /* k may far exceed the rows there are */
-        const size_t room = search->k < job->n_rows ? search->k : job->n_rows;
-        Entry *heap = malloc((room + 1) * sizeof *heap);
-        double *probe = malloc(search->dimension * sizeof *probe);
-        if (heap && probe) {
-            for (size_t q; (q = ADD(&job->next, 1)) < search->n_probes && !LOAD(&job->failed);)
-                finish_probe(job, q, heap, probe);
-        } else
+        const size_t room = (search->k < job->n_rows ? search->k : job->n_rows) + 1;
+        const size_t probes = job->direct ? DIRECT_PROBES : 1, wide = facedex_padded(search->dimension);
+        Entry *heap = malloc(probes * room * sizeof *heap);
+        double *probe = malloc(probes * (wide + DIRECT_ROWS) * sizeof *probe);
+        if (!heap || !probe)
             STORE(&job->failed, 1);
+        for (size_t q; !LOAD(&job->failed) && (q = probes * ADD(&job->next, 1)) < search->n_probes;)
+            if (job->direct)
+                answer_directly(job, q, q + probes < search->n_probes ? q + probes : search->n_probes, heap, room, probe,
+                                probe + probes * wide);
+            else
+                finish_probe(job, q, heap, probe);
         free(heap);
         free(probe);
         return;
@@ -917,9 +1056,10 @@ Status facedex_search(Search *search, size_t *bad)
         n_blocks += blocks_of(search->segments + s);
     }
     const double products = (double)job.n_rows * (double)D * (double)n;
-    job.direct = job.n_rows <= 2 * search->k + 32 || (n <= 3 && job.n_rows * D <= 32768);
-    /* roughly how long one thread takes, in microseconds, at 4 products a ns in float64 and 60 in codes */
-    const double cost = products / (job.direct ? 4e3 : 60e3);
+    job.direct = !search->codes_only &&
+                 (job.n_rows <= search->k + search->k / 4 + 32 || job.n_rows * D <= (n <= 16 ? 131072 : 49152));
+    /* roughly how long one thread takes, in microseconds, at 12 products a ns in float64 and 60 in codes */
+    const double cost = products / (job.direct ? 12e3 : 60e3);
     int threads = search->threads;
     if (cost / threads < 60) /* what two more threads cost at their slowest */
         threads = 1;
@@ -930,7 +1070,7 @@ Status facedex_search(Search *search, size_t *bad)
     p->chunks = facedex_chunks(D);
     p->bits = n < 24 ? 4 : 8;
     Status status = OK;
-    uint8_t *memory = NULL;
+    uint8_t *memory = NULL, *lists = NULL;
     if (job.direct) {
         for (size_t q = 0; q < n; q++)
             if (!is_unit(search->probes + q * D, D)) {
@@ -940,12 +1080,18 @@ Status facedex_search(Search *search, size_t *bad)
     } else {
         const size_t bytes = lay_out(p, NULL, n, search->n_segments);
         job.threads = threads;
-        job.lists = calloc((size_t)threads * n, sizeof *job.lists);
+        const size_t n_lists = (size_t)threads * n, best = search->k < 64 ? search->k : 64, items = 32 + best;
+        const size_t list_bytes = items * sizeof(Candidate) + (best * sizeof(float) + 15) / 16 * 16;
+        job.lists = calloc(n_lists, sizeof *job.lists);
+        lists = malloc(n_lists * list_bytes);
         memory = malloc(bytes + 64 + (p->padded + 2 * D) * sizeof(float));
-        if (!job.lists || !memory) {
+        if (!job.lists || !lists || !memory) {
             status = NO_MEMORY;
             goto done;
         }
+        for (size_t i = 0; i < n_lists; i++)
+            job.lists[i] = (List){.items = (Candidate *)(lists + i * list_bytes), .room = items, .best_room = best,
+                                  .best = (float *)(lists + i * list_bytes + items * sizeof(Candidate))};
         uint8_t *aligned = memory + (64 - (uintptr_t)memory % 64);
         lay_out(p, aligned, n, search->n_segments);
         float *rotated = (float *)(aligned + bytes);
@@ -975,10 +1121,13 @@ Status facedex_search(Search *search, size_t *bad)
 done:
     if (job.lists)
         for (size_t i = 0; i < (size_t)job.threads * n; i++) {
-            free(job.lists[i].items);
-            free(job.lists[i].best);
+            if (job.lists[i].own_items)
+                free(job.lists[i].items);
+            if (job.lists[i].own_best)
+                free(job.lists[i].best);
         }
     free(job.lists);
+    free(lists);
     free(memory);
     return status;
 }

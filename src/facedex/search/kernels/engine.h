@@ -37,6 +37,7 @@ typedef struct {
     float *similarities;  /* n_probes x k */
     int64_t *ids;         /* n_probes x k */
     double *scores;       /* n_probes x k float64, or NULL */
+    int codes_only;       /* for tests: scan codes however small the gallery is */
     uint64_t counts[2];   /* out: rows (scan4) or blocks (scan8) refined, rows scored in float64 */
 } Search;
 

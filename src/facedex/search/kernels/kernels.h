@@ -30,11 +30,13 @@ enum {
  *
  * scan4   n_blocks blocks of packed4, one probe; thr and masks have one entry per block.
  * scan8   one block in the layout [Dp/4][32][4] of uint8, n_probes probes at a distance of `stride` bytes; thr and
- *         masks have one entry per probe.
+ *         masks have one entry per probe.  With `scores`, the 32 scores of each probe are written there instead.
  * init    per chunk of CHUNK_GROUPS groups: minus the offset of the codes, as two int16 (dimensions 0, 1 and 2, 3 of
  *         each group) packed in an int32; kernels that sum in int32 use `total`, the sum of all of them.
  * refine  sum of code[d] * probe[d], exact in int32 by the choice of the probe's scale.
  * dot     the similarity by definition: eight interleaved float64 sums; see reference.py.
+ * dots    the same for n_rows rows and n_probes probes (wide, at a distance of `stride` doubles, zeros up to a multiple
+ *         of 8): out[q * n_rows + r].
  * unpack4, unpack8   a block of packed4, or 32 rows of codes8, into the layout of scan8.
  */
 typedef struct {
@@ -44,9 +46,12 @@ typedef struct {
     void (*scan4)(const uint8_t *packed, size_t n_blocks, size_t n_groups, const int8_t *probe, const int32_t *init,
                   int32_t total, const int32_t *thr, uint32_t *masks);
     void (*scan8)(const uint8_t *block, size_t n_groups, size_t n_probes, const int8_t *probes, size_t stride,
-                  const int32_t *init, size_t init_stride, const int32_t *total, const int32_t *thr, uint32_t *masks);
+                  const int32_t *init, size_t init_stride, const int32_t *total, const int32_t *thr, uint32_t *masks,
+                  int32_t *scores);
     int32_t (*refine)(const uint8_t *code, const int16_t *probe, size_t n);
     double (*dot)(const float *row, const double *probe, size_t n);
+    void (*dots)(const float *rows, size_t n_rows, size_t n, const double *probes, size_t stride, size_t n_probes,
+                 double *out);
     void (*unpack4)(const uint8_t *packed, size_t n_groups, uint8_t *block);
     void (*unpack8)(const uint8_t *codes, size_t n_groups, uint8_t *block);
 } Kernel;
@@ -68,6 +73,8 @@ extern const Kernel facedex_neon;
 
 /* portable helpers that the other kernels fall back on */
 double facedex_dot_portable(const float *row, const double *probe, size_t n);
+void facedex_dots_portable(const float *rows, size_t n_rows, size_t n, const double *probes, size_t stride,
+                           size_t n_probes, double *out);
 int32_t facedex_refine_portable(const uint8_t *code, const int16_t *probe, size_t n);
 void facedex_unpack4_portable(const uint8_t *packed, size_t n_groups, uint8_t *block);
 void facedex_unpack8_portable(const uint8_t *codes, size_t n_groups, uint8_t *block);

@@ -74,7 +74,8 @@ static void scan4(const uint8_t *packed, size_t n_blocks, size_t n_groups, const
 }
 
 static void scan8(const uint8_t *block, size_t n_groups, size_t n_probes, const int8_t *probes, size_t stride,
-                  const int32_t *init, size_t init_stride, const int32_t *total, const int32_t *thr, uint32_t *masks)
+                  const int32_t *init, size_t init_stride, const int32_t *total, const int32_t *thr, uint32_t *masks,
+                  int32_t *scores)
 {
     (void)init, (void)init_stride;
     const uint8x16_t flip = vdupq_n_u8(128);
@@ -89,15 +90,20 @@ static void scan8(const uint8_t *block, size_t n_groups, size_t n_probes, const 
                 lo = vpadalq_s16(lo, vmull_s8(vget_low_s8(x), vget_low_s8(p)));
                 hi = vpadalq_s16(hi, vmull_s8(vget_high_s8(x), vget_high_s8(p)));
             }
-            mask |= above(vaddq_s32(vpaddq_s32(lo, hi), vdupq_n_s32(start)), thr[q]) << (4 * v);
+            const int32x4_t sum = vaddq_s32(vpaddq_s32(lo, hi), vdupq_n_s32(start));
+            if (scores)
+                vst1q_s32(scores + q * BLOCK + 4 * v, sum);
+            else
+                mask |= above(sum, thr[q]) << (4 * v);
         }
-        masks[q] = mask;
+        if (!scores)
+            masks[q] = mask;
     }
 }
 
 const Kernel facedex_neon = {
     .name = "neon", .probe_limit8 = 127, .wraps = 0, .scan4 = scan4, .scan8 = scan8,
-    .refine = facedex_refine_portable, .dot = facedex_dot_portable,
+    .refine = facedex_refine_portable, .dot = facedex_dot_portable, .dots = facedex_dots_portable,
     .unpack4 = facedex_unpack4_portable, .unpack8 = facedex_unpack8_portable,
 };
 #endif

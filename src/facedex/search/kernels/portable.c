@@ -26,7 +26,8 @@ static void scan4(const uint8_t *packed, size_t n_blocks, size_t n_groups, const
 }
 
 static void scan8(const uint8_t *block, size_t n_groups, size_t n_probes, const int8_t *probes, size_t stride,
-                  const int32_t *init, size_t init_stride, const int32_t *total, const int32_t *thr, uint32_t *masks)
+                  const int32_t *init, size_t init_stride, const int32_t *total, const int32_t *thr, uint32_t *masks,
+                  int32_t *scores)
 {
     (void)init, (void)init_stride;
     for (size_t q = 0; q < n_probes; q++, probes += stride) {
@@ -38,6 +39,10 @@ static void scan8(const uint8_t *block, size_t n_groups, size_t n_probes, const 
             const int8_t *p = probes + g * 4;
             for (int r = 0; r < BLOCK; r++)
                 sum[r] += v[4 * r] * p[0] + v[4 * r + 1] * p[1] + v[4 * r + 2] * p[2] + v[4 * r + 3] * p[3];
+        }
+        if (scores) {
+            memcpy(scores + q * BLOCK, sum, sizeof sum);
+            continue;
         }
         uint32_t mask = 0;
         for (int r = 0; r < BLOCK; r++)
@@ -68,6 +73,14 @@ double facedex_dot_portable(const float *row, const double *probe, size_t n)
     return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }
 
+void facedex_dots_portable(const float *rows, size_t n_rows, size_t n, const double *probes, size_t stride,
+                           size_t n_probes, double *out)
+{
+    for (size_t q = 0; q < n_probes; q++)
+        for (size_t r = 0; r < n_rows; r++)
+            out[q * n_rows + r] = facedex_dot_portable(rows + r * n, probes + q * stride, n);
+}
+
 void facedex_unpack4_portable(const uint8_t *packed, size_t n_groups, uint8_t *block)
 {
     for (size_t j = 0; j < n_groups / 2; j++, packed += 128, block += 256)
@@ -86,6 +99,6 @@ void facedex_unpack8_portable(const uint8_t *codes, size_t n_groups, uint8_t *bl
 
 const Kernel facedex_portable = {
     .name = "portable", .probe_limit8 = 127, .wraps = 0, .scan4 = scan4, .scan8 = scan8,
-    .refine = facedex_refine_portable, .dot = facedex_dot_portable,
+    .refine = facedex_refine_portable, .dot = facedex_dot_portable, .dots = facedex_dots_portable,
     .unpack4 = facedex_unpack4_portable, .unpack8 = facedex_unpack8_portable,
 };
