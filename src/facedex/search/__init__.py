@@ -1,5 +1,6 @@
-"""Nearest faces: a certified exact index, its float64 reference, and the projection that follows a store."""
+"""Searching embeddings: the exact index, its reference, its saved form."""
 
-from facedex.search.exact import ExactIndex
+from facedex.search.contract import Allowed, Index
+from facedex.search.exact import ExactIndex, Filter
 
-__all__ = ["ExactIndex"]
+__all__ = ["Allowed", "ExactIndex", "Filter", "Index"]

@@ -1,0 +1,291 @@
+/* AVX2 has no 8-bit dot product into int32, only vpmaddubsw: u8 x s8, neighbours added, saturated to int16.
+ *
+ * Widening each result to int32 would double the instructions.  Instead the int16 results are summed as they are,
+ * modulo 2^16, over up to 128 dimensions: the offset of the codes is taken out beforehand (`init`), and the probe's
+ * scale is chosen such that the *final* sum fits int16 by Cauchy-Schwarz, so whatever wraps on the way wraps back.
+ * What must never saturate is one pair of products: 2*15*127 with 4-bit codes, 2*255*63 with 8-bit codes.
+ * So 32 products cost one multiply and one add: the best this instruction set allows.
+ */
+#include "kernels.h"
+
+#ifdef FACEDEX_HAVE_AVX2
+#include <immintrin.h>
+#include <string.h>
+
+#define TARGET __attribute__((target("avx2,fma")))
+#define INLINE static inline __attribute__((always_inline)) TARGET
+
+INLINE __m256i load(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
+
+INLINE __m256i broadcast(const int8_t *p)
+{
+    int32_t v;
+    memcpy(&v, p, 4);
+    return _mm256_set1_epi32(v);
+}
+
+/* acc += dot of pairs, modulo 2^16 */
+INLINE __m256i add_pairs(__m256i acc, __m256i codes, __m256i probe)
+{
+    return _mm256_add_epi16(acc, _mm256_maddubs_epi16(codes, probe));
+}
+
+INLINE uint32_t above(const __m256i sum[4], int32_t thr)
+{
+    const __m256i t = _mm256_set1_epi32(thr);
+    const __m256i m0 = _mm256_cmpgt_epi32(sum[0], t), m1 = _mm256_cmpgt_epi32(sum[1], t);
+    const __m256i m2 = _mm256_cmpgt_epi32(sum[2], t), m3 = _mm256_cmpgt_epi32(sum[3], t);
+    const __m256i any = _mm256_or_si256(_mm256_or_si256(m0, m1), _mm256_or_si256(m2, m3));
+    if (__builtin_expect(_mm256_testz_si256(any, any), 1))
+        return 0;
+    return (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(m0)) |
+           (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(m1)) << 8 |
+           (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(m2)) << 16 |
+           (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(m3)) << 24;
+}
+
+TARGET static void scan4(const uint8_t *packed, size_t n_blocks, size_t n_groups, const int8_t *probe,
+                         const int32_t *init, int32_t total, const int32_t *thr, uint32_t *masks)
+{
+    (void)total;
+    const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+    for (size_t b = 0; b < n_blocks; b++) {
+        __m256i sum[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
+                          _mm256_setzero_si256()};
+        const int8_t *p = probe;
+        for (size_t g = 0, chunk = 0; g < n_groups; chunk++) {
+            const size_t end = g + CHUNK_GROUPS < n_groups ? g + CHUNK_GROUPS : n_groups;
+            __m256i acc[4];
+            for (int v = 0; v < 4; v++)
+                acc[v] = _mm256_set1_epi32(init[chunk]);
+            for (; g < end; g += 2, packed += 128, p += 8) {
+                const __m256i p0 = broadcast(p), p1 = broadcast(p + 4);
+                _mm_prefetch((const char *)packed + 4096, _MM_HINT_T0);
+                _mm_prefetch((const char *)packed + 4160, _MM_HINT_T0);
+                for (int v = 0; v < 4; v++) {
+                    const __m256i x = load(packed + 32 * v);
+                    acc[v] = add_pairs(acc[v], _mm256_and_si256(x, low), p0);
+                    acc[v] = add_pairs(acc[v], _mm256_and_si256(_mm256_srli_epi16(x, 4), low), p1);
+                }
+            }
+            for (int v = 0; v < 4; v++)
+                sum[v] = _mm256_add_epi32(sum[v], _mm256_madd_epi16(acc[v], ones));
+        }
+        masks[b] = above(sum, thr[b]);
+    }
+}
+
+#define UNROLL _Pragma("GCC unroll 8")
+
+/* 32 rows x P probes with all sums in registers: P = 2 needs 8 sums, 2 broadcasts, a row register and a product.
+ * Beyond one chunk the int32 sums wait in memory. */
+#define SCAN8_TILE(P)                                                                                                  \
+    INLINE void sum_chunk##P(const uint8_t *block, size_t n_groups, const int8_t *probes, size_t stride,               \
+                             const int32_t *init, size_t init_stride, __m256i acc[P][4])                               \
+    {                                                                                                                  \
+        UNROLL for (int q = 0; q < P; q++)                                                                             \
+            UNROLL for (int v = 0; v < 4; v++)                                                                         \
+                acc[q][v] = _mm256_set1_epi32(init[q * init_stride]);                                                  \
+        for (size_t g = 0; g < n_groups; g++, block += 128, probes += 4) {                                             \
+            __m256i p[P];                                                                                              \
+            UNROLL for (int q = 0; q < P; q++)                                                                         \
+                p[q] = broadcast(probes + q * stride);                                                                 \
+            UNROLL for (int v = 0; v < 4; v++) {                                                                       \
+                const __m256i x = load(block + 32 * v);                                                                \
+                UNROLL for (int q = 0; q < P; q++)                                                                     \
+                    acc[q][v] = add_pairs(acc[q][v], x, p[q]);                                                         \
+            }                                                                                                          \
+        }                                                                                                              \
+        UNROLL for (int q = 0; q < P; q++)                                                                             \
+            UNROLL for (int v = 0; v < 4; v++)                                                                         \
+                acc[q][v] = _mm256_madd_epi16(acc[q][v], _mm256_set1_epi16(1));                                        \
+    }                                                                                                                  \
+                                                                                                                       \
+    TARGET static void scan8_tile##P(const uint8_t *block, size_t n_groups, const int8_t *probes, size_t stride,       \
+                                     const int32_t *init, size_t init_stride, const int32_t *thr, uint32_t *masks,     \
+                                     int32_t *scores)                                                                  \
+    {                                                                                                                  \
+        __m256i acc[P][4];                                                                                             \
+        if (n_groups <= CHUNK_GROUPS)                                                                                  \
+            sum_chunk##P(block, n_groups, probes, stride, init, init_stride, acc);                                     \
+        else {                                                                                                         \
+            __m256i part[P][4];                                                                                        \
+            sum_chunk##P(block, CHUNK_GROUPS, probes, stride, init, init_stride, acc);                                 \
+            for (size_t g = CHUNK_GROUPS; g < n_groups; g += CHUNK_GROUPS) {                                           \
+                const size_t left = n_groups - g < CHUNK_GROUPS ? n_groups - g : CHUNK_GROUPS;                         \
+                sum_chunk##P(block + 128 * g, left, probes + 4 * g, stride, init + g / CHUNK_GROUPS, init_stride,      \
+                             part);                                                                                    \
+                for (int q = 0; q < P; q++)                                                                            \
+                    for (int v = 0; v < 4; v++)                                                                        \
+                        acc[q][v] = _mm256_add_epi32(acc[q][v], part[q][v]);                                           \
+            }                                                                                                          \
+        }                                                                                                              \
+        if (scores) {                                                                                                  \
+            UNROLL for (int q = 0; q < P; q++)                                                                         \
+                UNROLL for (int v = 0; v < 4; v++)                                                                     \
+                    _mm256_storeu_si256((__m256i *)(scores + q * BLOCK + 8 * v), acc[q][v]);                           \
+            return;                                                                                                    \
+        }                                                                                                              \
+        UNROLL for (int q = 0; q < P; q++)                                                                             \
+            masks[q] = above(acc[q], thr[q]);                                                                          \
+    }
+SCAN8_TILE(1)
+SCAN8_TILE(2)
+
+TARGET static void scan8(const uint8_t *block, size_t n_groups, size_t n_probes, const int8_t *probes, size_t stride,
+                         const int32_t *init, size_t init_stride, const int32_t *total, const int32_t *thr,
+                         uint32_t *masks, int32_t *scores)
+{
+    (void)total;
+    size_t q = 0;
+    for (; q + 2 <= n_probes; q += 2)
+        scan8_tile2(block, n_groups, probes + q * stride, stride, init + q * init_stride, init_stride, thr + q,
+                    masks + q, scores ? scores + q * BLOCK : NULL);
+    if (q < n_probes)
+        scan8_tile1(block, n_groups, probes + q * stride, stride, init + q * init_stride, init_stride, thr + q,
+                    masks + q, scores ? scores + q * BLOCK : NULL);
+}
+
+TARGET static int32_t refine(const uint8_t *code, const int16_t *probe, size_t n)
+{
+    __m256i a = _mm256_setzero_si256(), b = a;
+    size_t d = 0;
+    for (; d + 32 <= n; d += 32) {
+        a = _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(code + d))),
+                                                  load(probe + d)));
+        b = _mm256_add_epi32(
+            b, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(code + d + 16))),
+                                 load(probe + d + 16)));
+    }
+    a = _mm256_add_epi32(a, b);
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
+    return _mm_cvtsi128_si32(s) + facedex_refine_portable(code + d, probe + d, n - d);
+}
+
+TARGET static double dot(const float *row, const double *probe, size_t n)
+{
+    __m256d lo = _mm256_setzero_pd(), hi = lo;
+    size_t d = 0;
+    for (; d + 8 <= n; d += 8) {
+        lo = _mm256_fmadd_pd(_mm256_cvtps_pd(_mm_loadu_ps(row + d)), _mm256_loadu_pd(probe + d), lo);
+        hi = _mm256_fmadd_pd(_mm256_cvtps_pd(_mm_loadu_ps(row + d + 4)), _mm256_loadu_pd(probe + d + 4), hi);
+    }
+    if (d < n) { /* zeros add nothing to the lanes beyond the end */
+        float r[8] = {0};
+        double p[8] = {0};
+        memcpy(r, row + d, (n - d) * sizeof *r);
+        memcpy(p, probe + d, (n - d) * sizeof *p);
+        lo = _mm256_fmadd_pd(_mm256_cvtps_pd(_mm_loadu_ps(r)), _mm256_loadu_pd(p), lo);
+        hi = _mm256_fmadd_pd(_mm256_cvtps_pd(_mm_loadu_ps(r + 4)), _mm256_loadu_pd(p + 4), hi);
+    }
+    const __m256d four = _mm256_add_pd(lo, hi);
+    const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+}
+
+/* 2 rows x P probes: every row is converted once for P probes, every probe read once for 2 rows */
+#define DOTS_TILE(P)                                                                                                   \
+    TARGET static void dots_tile##P(const float *a, const float *b, size_t n, const double *probes, size_t stride,     \
+                                    double *out, size_t out_stride)                                                    \
+    {                                                                                                                  \
+        __m256d acc[2][P][2];                                                                                          \
+        UNROLL for (int h = 0; h < 2; h++)                                                                             \
+            UNROLL for (int q = 0; q < P; q++)                                                                         \
+                acc[h][q][0] = acc[h][q][1] = _mm256_setzero_pd();                                                     \
+        size_t d = 0;                                                                                                  \
+        for (; d + 8 <= n; d += 8)                                                                                     \
+            UNROLL for (int h = 0; h < 2; h++) { /* halves, so that everything stays in 16 registers */                \
+                const __m256d x = _mm256_cvtps_pd(_mm_loadu_ps(a + d + 4 * h));                                        \
+                const __m256d y = _mm256_cvtps_pd(_mm_loadu_ps(b + d + 4 * h));                                        \
+                UNROLL for (int q = 0; q < P; q++) {                                                                   \
+                    const __m256d p = _mm256_loadu_pd(probes + q * stride + d + 4 * h);                                \
+                    acc[h][q][0] = _mm256_fmadd_pd(x, p, acc[h][q][0]);                                                \
+                    acc[h][q][1] = _mm256_fmadd_pd(y, p, acc[h][q][1]);                                                \
+                }                                                                                                      \
+            }                                                                                                          \
+        if (d < n) {                                                                                                   \
+            float rest[2][8] = {{0}};                                                                                  \
+            memcpy(rest[0], a + d, (n - d) * sizeof(float));                                                           \
+            memcpy(rest[1], b + d, (n - d) * sizeof(float));                                                           \
+            UNROLL for (int h = 0; h < 2; h++)                                                                         \
+                UNROLL for (int q = 0; q < P; q++)                                                                     \
+                    UNROLL for (int r = 0; r < 2; r++)                                                                 \
+                        acc[h][q][r] = _mm256_fmadd_pd(_mm256_cvtps_pd(_mm_loadu_ps(rest[r] + 4 * h)),                 \
+                                                       _mm256_loadu_pd(probes + q * stride + d + 4 * h),               \
+                                                       acc[h][q][r]);                                                  \
+        }                                                                                                              \
+        UNROLL for (int q = 0; q < P; q++)                                                                             \
+            UNROLL for (int r = 0; r < 2; r++) {                                                                       \
+                const __m256d four = _mm256_add_pd(acc[0][q][r], acc[1][q][r]);                                        \
+                const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));          \
+                out[q * out_stride + r] = _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));                   \
+            }                                                                                                          \
+    }
+DOTS_TILE(1)
+DOTS_TILE(3)
+
+TARGET static void dots(const float *rows, size_t n_rows, size_t n, const double *probes, size_t stride,
+                        size_t n_probes, double *out)
+{
+    size_t r = 0;
+    for (; r + 2 <= n_rows; r += 2, rows += 2 * n) {
+        size_t q = 0;
+        for (; q + 3 <= n_probes; q += 3)
+            dots_tile3(rows, rows + n, n, probes + q * stride, stride, out + q * n_rows + r, n_rows);
+        for (; q < n_probes; q++)
+            dots_tile1(rows, rows + n, n, probes + q * stride, stride, out + q * n_rows + r, n_rows);
+    }
+    for (size_t q = 0; r < n_rows && q < n_probes; q++)
+        out[q * n_rows + r] = dot(rows, probes + q * stride, n);
+}
+
+TARGET static void unpack4(const uint8_t *packed, size_t n_groups, uint8_t *block)
+{
+    const __m256i low = _mm256_set1_epi8(15);
+    for (size_t j = 0; j < n_groups / 2; j++, packed += 128, block += 256)
+        for (int v = 0; v < 4; v++) {
+            const __m256i x = load(packed + 32 * v);
+            _mm256_storeu_si256((__m256i *)(block + 32 * v), _mm256_and_si256(x, low));
+            _mm256_storeu_si256((__m256i *)(block + 128 + 32 * v), _mm256_and_si256(_mm256_srli_epi16(x, 4), low));
+        }
+}
+
+/* 8 rows x 8 groups of 4 bytes at a time: a transposition of 32-bit words */
+TARGET static void unpack8(const uint8_t *codes, size_t n_groups, uint8_t *block)
+{
+    const size_t row = n_groups * 4;
+    size_t g = 0;
+    for (; g + 8 <= n_groups; g += 8)
+        for (int v = 0; v < 4; v++) {
+            const uint8_t *c = codes + (size_t)v * 8 * row + g * 4;
+            uint8_t *out = block + g * 128 + 32 * v;
+            __m256i r[8], t[8];
+            for (int i = 0; i < 8; i++)
+                r[i] = load(c + (size_t)i * row);
+            for (int i = 0; i < 8; i += 2) {
+                t[i] = _mm256_unpacklo_epi32(r[i], r[i + 1]);
+                t[i + 1] = _mm256_unpackhi_epi32(r[i], r[i + 1]);
+            }
+            for (int i = 0; i < 8; i += 4) {
+                r[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
+                r[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
+                r[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
+                r[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
+            }
+            for (int i = 0; i < 4; i++) {
+                _mm256_storeu_si256((__m256i *)(out + 128 * i), _mm256_permute2x128_si256(r[i], r[i + 4], 0x20));
+                _mm256_storeu_si256((__m256i *)(out + 128 * (i + 4)), _mm256_permute2x128_si256(r[i], r[i + 4], 0x31));
+            }
+        }
+    for (int r = 0; r < BLOCK; r++)
+        for (size_t h = g; h < n_groups; h++)
+            memcpy(block + h * 128 + 4 * r, codes + (size_t)r * row + h * 4, 4);
+}
+
+const Kernel facedex_avx2 = {
+    .name = "avx2", .probe_limit8 = 63, .wraps = 1, .scan4 = scan4, .scan8 = scan8,
+    .refine = refine, .dot = dot, .dots = dots, .unpack4 = unpack4, .unpack8 = unpack8,
+};
+#endif
