@@ -21,6 +21,7 @@ GALLERY = {
     "relabel": "(self, ids, label)",
     "people": "(self)",
     "count": "(self, where=None)",
+    "build_index": "(self, progress=None)",
     "info": "(self, *, check=False)",
     "close": "(self)",
 }

@@ -22,7 +22,6 @@ from rich.table import Table
 
 import facedex
 from facedex.engine import Engine, Gallery
-from facedex.engine import Progress as EnrollProgress
 from facedex.errors import FacedexError, PhotoError
 from facedex.models import weights
 from facedex.report import ProbeResult, write_page, write_picture
@@ -137,8 +136,14 @@ def enroll(
     """Add photos to a gallery: files, folders or URLs. Running it again skips what is there."""
     metadata = dict(_pair(pair) for pair in pairs)
     source: Any = photos[0] if len(photos) == 1 else list(photos)
-    with _progress_bar(output) as told:
-        report = gallery.enroll(source, label=label, faces=faces, metadata=metadata, progress=told)
+    with _bar(output, "enrolling", "photos") as bar:
+        report = gallery.enroll(
+            source,
+            label=label,
+            faces=faces,
+            metadata=metadata,
+            progress=lambda told: bar(told.done, told.total, f" · {told.enrolled} faces"),
+        )
     output.show(report, lambda: _print_report(output, report))
     return SOME_FAILED if report.failures else 0
 
@@ -151,12 +156,13 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 @contextmanager
-def _progress_bar(output: Output) -> Iterator[Callable[[EnrollProgress], None]]:
+def _bar(output: Output, doing: str, unit: str) -> Iterator[Callable[[int, int | None, str], None]]:
+    """A progress bar with rate and time left, on a terminal; call it with done, total and a note."""
     bar = Progress(
-        TextColumn("enrolling"),
+        TextColumn(doing),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]} photos/s · {task.fields[faces]} faces"),
+        TextColumn("{task.fields[rate]} " + unit + "/s{task.fields[note]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -165,17 +171,11 @@ def _progress_bar(output: Output) -> Iterator[Callable[[EnrollProgress], None]]:
         transient=True,
     )
     with bar:
-        task = bar.add_task("", total=None, rate="…", faces=0)
+        task = bar.add_task("", total=None, rate="…", note="")
 
-        def told(progress: EnrollProgress) -> None:
+        def told(done: int, total: int | None, note: str) -> None:
             speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
-            bar.update(
-                task,
-                completed=progress.done,
-                total=progress.total,
-                faces=progress.enrolled,
-                rate=f"{speed:.1f}" if speed else "…",
-            )
+            bar.update(task, completed=done, total=total, note=note, rate=f"{speed:.1f}" if speed else "…")
 
         yield told
 
@@ -387,9 +387,26 @@ def _said(facts: Mapping[str, Any]) -> dict[str, str]:
             "were comparisons independent"
         )
         del said["operating_point"], said["expected_fpir"]
+    index = facts.get("index")
+    if index is not None:
+        said["index"] = f"{index.path}: {index.rows:,} templates, {index.behind:,} changes behind"
     if "problems" in facts:
         said["problems"] = "; ".join(facts["problems"]) or "none found"
     return said
+
+
+@main.group()
+def index() -> None:
+    """The saved search index of a gallery: opening a large one takes milliseconds with it."""
+
+
+@index.command("build")
+@_command(gallery=True)
+def index_build(output: Output, gallery: Gallery) -> None:
+    """Write the index beside the gallery. What is enrolled later is added by itself; a deletion removes the file."""
+    with _bar(output, "indexing", "faces") as bar:
+        saved = gallery.build_index(lambda done, total: bar(done, total, ""))
+    output.show(saved, lambda: _print_lines(output, [f"{saved.path}: {saved.rows:,} templates, {saved.bytes:,} bytes"]))
 
 
 @main.group()

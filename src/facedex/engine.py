@@ -21,7 +21,7 @@ import numpy as np
 from facedex.decide import DecisionPolicy, policy_for
 from facedex.errors import ArgumentInvalid, NoFaceFound, PhotoError, SpaceMismatch
 from facedex.models.catalog import DEFAULT_EMBEDDER
-from facedex.search.projection import Projection
+from facedex.search.projection import Projection, SavedIndex
 from facedex.settings import Settings
 from facedex.stores.contract import Added, PhotoRecord, Store
 from facedex.stores.registry import open_store
@@ -227,8 +227,9 @@ class Gallery:
         faces = self.engine.embed(probe, bgr=bgr)
         probes = np.stack([face.embedding for face in faces if face.embedding is not None])
         allowed = None if where is None else self.store.ids(where)
+        threads = self.engine.settings.threads
         for _ in range(_LOOKS):
-            similarities, ids = self._projection.search(probes, k, where=allowed)
+            similarities, ids = self._projection.search(probes, k, threads=threads, where=allowed)
             wanted = {int(id) for id in ids.flat if id >= 0}
             stored = {each.id: each for each in self.store.get(sorted(wanted))}
             if len(stored) == len(wanted):
@@ -274,7 +275,21 @@ class Gallery:
         elif photo is not None:
             where = Where(photos=frozenset({self.engine.load(photo).digest}))
         assert where is not None
-        return self.store.delete(where)
+        deleted = self.store.delete(where)
+        if deleted:
+            self._projection.forget()
+        return deleted
+
+    def build_index(self, progress: Callable[[int, int], None] | None = None) -> SavedIndex:
+        """Save the search index beside the gallery, so that opening a large one takes milliseconds.
+
+        It need not be repeated: what is enrolled later is read from the gallery. A deletion removes the file, for it
+        holds embeddings.
+
+        progress  called with the templates indexed so far and the total.
+        Raises    ArgumentInvalid for a gallery without a place for it, or an empty one; IndexUnavailable.
+        """
+        return self._projection.save(progress)
 
     def relabel(self, ids: Iterable[int], label: str | None) -> int:
         """Give templates (by ``Candidate.template_id``) another label; how many changed."""
@@ -306,6 +321,7 @@ class Gallery:
             match = self.engine.policy.match
             facts["operating_point"] = match
             facts["expected_fpir"] = match.fpir(templates)
+        facts["index"] = self._projection.saved()
         if check:
             facts["problems"] = list(self.store.check())
         return facts

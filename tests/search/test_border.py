@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import KERNELS, SOURCES
 from test_exact import random_rows
 
+from conftest import KERNELS, SOURCES
 from facedex.search import codes, native
 
 FUZZ = Path(__file__).parent / "fuzz_kernels.c"

@@ -43,6 +43,10 @@ class Index(Protocol):
         """How many rows can be found."""
         ...
 
+    def contains(self, ids: Ids) -> npt.NDArray[np.bool_]:
+        """Which of these ids can be found."""
+        ...
+
     def add(self, embeddings: Embeddings, ids: npt.ArrayLike | None = None) -> None:
         """Add rows; a search that starts afterwards finds them.
 

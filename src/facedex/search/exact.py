@@ -7,7 +7,7 @@ removal, filters, and the checks of what callers hand in.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Self
@@ -81,6 +81,8 @@ class ExactIndex:
         self._saved: snapshot.Snapshot | None = None
         self._trusted = True
         self._state = _State((), (), (), 0)
+        self.facts: Mapping[str, Any] = {}
+        """What was given to ``save`` with the file this was opened from."""
 
     # ---- making one ----
 
@@ -148,18 +150,20 @@ class ExactIndex:
         index._trained_on = sum(s.n for s in segments)
         index._next_id = saved.next_id
         index._saved, index._trusted = saved, False
+        index.facts = saved.facts
         index._publish(tuple(segments))
         return index
 
-    def save(self, path: str | PathLike[str]) -> None:
+    def save(self, path: str | PathLike[str], facts: Mapping[str, Any] | None = None) -> None:
         """Write the index to a file, whole or not at all; removed rows are not in it.
 
+        facts   JSON values that the owner wants back from ``open``.
         Raises  IndexUnavailable when it cannot be written; a file that was there before is then untouched.
         """
         with self._lock:
             self._check_saved()
             state = self._state
-            snapshot.write(path, self._dimension, list(self._compact(state)), self._next_id)
+            snapshot.write(path, self._dimension, list(self._compact(state)), self._next_id, facts or {})
 
     def verify(self) -> None:
         """Check every byte of the file this index was opened from. Raises IndexCorrupt."""
@@ -211,8 +215,11 @@ class ExactIndex:
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
     def __contains__(self, id_: int) -> bool:
+        return bool(self.contains(np.array([id_], dtype=np.int64))[0])
+
+    def contains(self, ids: Ids) -> npt.NDArray[np.bool_]:
         with self._lock:
-            return bool(self._alive(np.array([id_], dtype=np.int64))[0])
+            return self._alive(ids)
 
     @property
     def hot_bytes(self) -> int:

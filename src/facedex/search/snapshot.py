@@ -4,7 +4,7 @@
 
     offset 0      prologue, 64 bytes: magic, version, place and CRC-32 of the table, size of the file, own CRC-32
     offset 4096   sections, each at a multiple of 64: the arrays of every segment, little-endian
-    at the end    the table, JSON: dimension, next id, and per segment the sections with place and checksum
+    at the end    the table, JSON: dimension, next id, owner's facts, per segment the sections with place and checksum
 
 Small sections are checked when the file is opened, the codes before the first search trusts them, the float32 rows,
 which are most of the file and only ever read a few at a time, by ``verify``. A file is written beside its final name
@@ -21,6 +21,7 @@ import os
 import struct
 import tempfile
 import zlib
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -72,6 +73,7 @@ class Snapshot:
         self._table = table
         self.dimension = int(table["dimension"])
         self.next_id = int(table["next_id"])
+        self.facts: dict[str, Any] = dict(table["facts"])
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Self:
@@ -150,7 +152,9 @@ class Snapshot:
         return result
 
 
-def write(path: str | PathLike[str], dimension: int, segments: list[Segment], next_id: int) -> None:
+def write(
+    path: str | PathLike[str], dimension: int, segments: list[Segment], next_id: int, facts: Mapping[str, Any]
+) -> None:
     """Write full segments without removed rows; the file appears whole or not at all. Raises IndexUnavailable."""
     target = Path(path)
     temporary = ""
@@ -170,7 +174,9 @@ def write(path: str | PathLike[str], dimension: int, segments: list[Segment], ne
                     sections[name] = [file.tell(), _checksum(data)]
                     file.write(data.data)
                 entries.append({"n": segment.n, "sections": sections})
-            table = json.dumps({"dimension": dimension, "next_id": next_id, "segments": entries}).encode()
+            table = json.dumps(
+                {"dimension": dimension, "next_id": next_id, "facts": dict(facts), "segments": entries}
+            ).encode()
             place = file.tell()
             file.write(table)
             head = _PROLOGUE.pack(MAGIC, VERSION, zlib.crc32(table), place, len(table), file.tell(), 0)[:-4]

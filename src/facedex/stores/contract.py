@@ -25,6 +25,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -111,6 +112,11 @@ class Store(ABC):
     @abstractmethod
     def url(self) -> str:
         """How to open it again; credentials masked."""
+
+    @property
+    def index_path(self) -> Path | None:
+        """Where a saved index of this gallery belongs; None when there is no such place."""
+        return None
 
     @abstractmethod
     def space(self) -> EmbeddingSpace | None:

@@ -87,6 +87,10 @@ class SQLiteStore(Store):
         return self._file.path
 
     @property
+    def index_path(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.fdx")
+
+    @property
     def url(self) -> str:
         return f"sqlite:///{self._file.path.as_posix()}"
 

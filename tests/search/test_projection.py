@@ -1,0 +1,147 @@
+"""A saved index is a shortcut, never a source: whatever happens to the file, the answer is the store's."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facedex.errors import ArgumentInvalid
+from facedex.search import reference
+from facedex.search.projection import Projection
+from facedex.stores.contract import PhotoRecord
+from facedex.stores.memory import MemoryStore
+from facedex.stores.sqlite import SQLiteStore
+from facedex.testing.faces import SPACE, face, unit
+from facedex.types import Where
+
+PROBES = np.stack([unit(1, 0, 0, 0), unit(1, 2, 3, 4)])
+
+
+def enroll(store: SQLiteStore | MemoryStore, count: int, seed: int = 0, label: str = "Ann") -> list[int]:
+    rng = np.random.default_rng(seed)
+    faces = [face(f"{seed}-{n}.jpg", label, towards=rng.normal(size=4)) for n in range(count)]
+    return [added.id for (added,) in store.add([PhotoRecord(f.photo_digest, (f,)) for f in faces], SPACE)]
+
+
+def right(projection: Projection, store: SQLiteStore | MemoryStore, k: int = 5) -> bool:
+    held = list(store.scan())
+    rows = np.stack([h.template.embedding for h in held])
+    expected = reference.search(rows, np.array([h.id for h in held], np.int64), PROBES, k)
+    found = projection.search(PROBES, k)
+    return all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SQLiteStore]:
+    with SQLiteStore(tmp_path / "faces.db") as opened:
+        enroll(opened, 200)
+        yield opened
+
+
+@pytest.fixture
+def no_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading everything from the store fails: only the saved index can answer."""
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("the store was read from the beginning")
+
+    monkeypatch.setattr(SQLiteStore, "embedding_batches", forbidden)
+
+
+def test_a_saved_index_answers_without_reading_the_store_again(
+    store: SQLiteStore, request: pytest.FixtureRequest
+) -> None:
+    saved = Projection(store).save()
+    assert (saved.rows, saved.behind, saved.path.exists()) == (200, 0, True)
+    request.getfixturevalue("no_build")
+    assert right(Projection(store), store)
+
+
+def test_what_is_enrolled_after_saving_is_found(store: SQLiteStore, request: pytest.FixtureRequest) -> None:
+    Projection(store).save()
+    ids = enroll(store, 30, seed=1)
+    store.relabel(ids[:5], "Bob")
+    request.getfixturevalue("no_build")
+    again = Projection(store)
+    assert right(again, store)
+    told = again.saved()
+    assert told is not None
+    assert told.behind == 35
+
+
+def test_a_deletion_anywhere_removes_the_file_and_is_never_answered(store: SQLiteStore, tmp_path: Path) -> None:
+    gone = enroll(store, 10, seed=2, label="Bob")
+    path = Projection(store).save().path
+    searcher = Projection(store)
+    assert right(searcher, store)
+    with SQLiteStore(tmp_path / "faces.db") as elsewhere:  # as another process would, knowing nothing of an index
+        assert elsewhere.delete(Where(labels=frozenset({"Bob"}))) == 10
+    assert right(searcher, store)
+    assert not set(searcher.search(PROBES, 210)[1].flat) & set(gone)
+    assert not path.exists()
+
+
+def test_a_searcher_that_opens_after_a_deletion_it_slept_through_removes_the_file(store: SQLiteStore) -> None:
+    path = Projection(store).save().path
+    store.delete(Where(photos=frozenset({next(store.scan()).template.photo_digest})))
+    assert path.exists()
+    assert right(Projection(store), store)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("place", [0, 9, 40, 64, 4096, 5000, 0.3, 0.6, 0.9, -1])
+def test_a_damaged_file_costs_time_not_answers(store: SQLiteStore, place: float) -> None:
+    path = Projection(store).save().path
+    data = bytearray(path.read_bytes())
+    at = int(len(data) * place) if isinstance(place, float) else place
+    data[at] ^= 0xFF
+    path.write_bytes(data)
+    found, ids = Projection(store).search(PROBES, 5)
+    held = list(store.scan())
+    rows = np.stack([h.template.embedding for h in held])
+    expected = reference.search(rows, np.array([h.id for h in held], np.int64), PROBES, 5)
+    assert np.array_equal(ids, expected[1])
+    np.testing.assert_allclose(found, expected[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [0, 10, 100, 5000])
+def test_a_file_cut_short_is_not_used(store: SQLiteStore, size: int) -> None:
+    path = Projection(store).save().path
+    path.write_bytes(path.read_bytes()[:size])
+    assert right(Projection(store), store)
+
+
+def test_the_index_of_another_gallery_under_our_name_is_not_used(store: SQLiteStore, tmp_path: Path) -> None:
+    with SQLiteStore(tmp_path / "other.db") as other:
+        enroll(other, 200, seed=7)
+        shutil.copy(Projection(other).save().path, str(store.index_path))
+    assert Projection(store).saved() is None
+    assert right(Projection(store), store)
+
+
+def test_an_older_copy_of_the_gallery_put_back_does_not_meet_the_newer_index(tmp_path: Path) -> None:
+    path = tmp_path / "faces.db"
+    with SQLiteStore(path) as store:
+        enroll(store, 50)
+    shutil.copy(path, tmp_path / "backup.db")
+    with SQLiteStore(path) as store:
+        enroll(store, 50, seed=1)
+        Projection(store).save()
+    shutil.copy(tmp_path / "backup.db", path)
+    with SQLiteStore(path) as store:
+        assert right(Projection(store), store), "the index is newer than the store"
+        enroll(store, 80, seed=2)  # the same numbers, other faces
+        assert right(Projection(store), store)
+
+
+def test_a_store_without_a_place_or_without_faces_saves_nothing(tmp_path: Path) -> None:
+    with MemoryStore() as memory:
+        enroll(memory, 3)
+        with pytest.raises(ArgumentInvalid, match="no place"):
+            Projection(memory).save()
+    with SQLiteStore(tmp_path / "empty.db") as empty, pytest.raises(ArgumentInvalid, match="no templates"):
+        Projection(empty).save()
