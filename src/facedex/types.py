@@ -128,8 +128,9 @@ class Template:
     @property
     def content_id(self) -> str:
         """Same photo bytes, same box (whole pixels), same space: same id, on every store and machine."""
-        facts = (self.photo_digest, *(str(round(v)) for v in self.box), self.space_id)
-        return hashlib.sha256("\x1f".join(facts).encode()).hexdigest()[:32]
+        x1, y1, x2, y2 = self.box
+        box = f"{round(x1)}\x1f{round(y1)}\x1f{round(x2)}\x1f{round(y2)}"
+        return hashlib.sha256(f"{self.photo_digest}\x1f{box}\x1f{self.space_id}".encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
