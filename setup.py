@@ -1,7 +1,7 @@
 """Builds the compiled search kernel where a C compiler is at hand; without one, NumPy does the same work slower.
 
-FACEDEX_NO_KERNEL=1   leaves it out on purpose.
-FACEDEX_EMULATE=1     builds ``_kernel_emulated`` too: AVX-512 and NEON sources against SIMDe, for the tests.
+FACEDEX_NO_KERNEL=1 leaves it out on purpose. With -DFACEDEX_EMULATE the AVX-512 and NEON sources compile against SIMDe:
+the tests do so to check them on any machine.
 """
 
 import os
@@ -15,12 +15,12 @@ SOURCES = ["portable.c", "avx2.c", "avx512vnni.c", "neon.c", "engine.c", "module
 FLAGS = [] if sys.platform == "win32" else ["-O3", "-std=gnu11", "-pthread", "-fvisibility=hidden"]
 
 
-def extension(name: str, *macros: tuple[str, str]) -> Extension:
+def extension() -> Extension:
     return Extension(
-        f"facedex.search.{name}",
+        "facedex.search._kernel",
         [KERNELS + source for source in SOURCES],
         depends=[KERNELS + "kernels.h", KERNELS + "engine.h"],
-        define_macros=[("Py_LIMITED_API", "0x030B0000"), *macros],
+        define_macros=[("Py_LIMITED_API", "0x030B0000")],
         extra_compile_args=FLAGS,
         extra_link_args=[] if sys.platform == "win32" else ["-pthread"],
         py_limited_api=True,
@@ -28,6 +28,6 @@ def extension(name: str, *macros: tuple[str, str]) -> Extension:
     )
 
 
-extensions = [] if os.environ.get("FACEDEX_NO_KERNEL") == "1" else [extension("_kernel")]
+extensions = [] if os.environ.get("FACEDEX_NO_KERNEL") == "1" else [extension()]
 
 setup(ext_modules=extensions, options={"bdist_wheel": {"py_limited_api": "cp311"}} if extensions else {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -235,6 +236,13 @@ def test_arrays_in_any_memory_order_are_fine(kernel: str) -> None:
     wide = np.zeros((3, 64), np.float32)
     wide[:, ::2] = rows[:3]
     same(index, rows, np.arange(64), wide[:, ::2], 3)
+
+
+def test_a_mapped_array_is_an_array(kernel: str, tmp_path: Path) -> None:
+    rows = random_rows(17, 300, 32)
+    np.save(tmp_path / "rows.npy", rows)
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    same(ExactIndex.build(mapped, kernel=kernel), rows, np.arange(300), mapped[:3], 4)
 
 
 def test_changing_the_array_afterwards_changes_nothing(kernel: str) -> None:

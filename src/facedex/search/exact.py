@@ -436,7 +436,7 @@ class ExactIndex:
     # ---- checks ----
 
     def _check(self, embeddings: Embeddings, what: str) -> Embeddings:
-        if type(embeddings) is not np.ndarray or embeddings.dtype != np.float32:
+        if not isinstance(embeddings, np.ndarray) or embeddings.dtype != np.float32:
             kind = embeddings.dtype if isinstance(embeddings, np.ndarray) else type(embeddings).__name__
             raise EmbeddingInvalid(f"{what} are {kind}; expected a float32 array of shape (N, D).", dtype=str(kind))
         shape = embeddings.shape

@@ -54,7 +54,7 @@ class Segment:
             stats[codes.STEP4], stats[codes.STEP8] = quantizer.step4, quantizer.step8
             arrays = {
                 "packed4": np.zeros(blocks * wide * codes.BLOCK // 2, dtype=np.uint8),
-                "codes8": np.full(blocks * wide * codes.BLOCK, 128, dtype=np.uint8),
+                "codes8": np.zeros(blocks * wide * codes.BLOCK, dtype=np.uint8),
                 "e4": np.zeros(blocks, dtype=np.float32),
                 "e8": np.zeros(capacity, dtype=np.float32),
                 "stats": stats,

@@ -112,7 +112,10 @@ static void unpack8(const uint8_t *codes, size_t n_groups, uint8_t *block)
     facedex_avx2.unpack8(codes, n_groups, block);
 }
 
-static int32_t refine(const uint8_t *code, const int16_t *probe, size_t n) { return facedex_avx2.refine(code, probe, n); }
+static int32_t refine(const uint8_t *code, const int16_t *probe, size_t n)
+{
+    return facedex_avx2.refine(code, probe, n);
+}
 
 static double dot(const float *row, const double *probe, size_t n) { return facedex_avx2.dot(row, probe, n); }
 

@@ -641,7 +641,7 @@ static void find_thresholds(Job *job, size_t s, size_t first, size_t end, size_t
     const Probes *p = &job->probes;
     const Search *search = job->search;
     const Segment *segment = search->segments + s;
-    const size_t n = q1 - q0, k = search->k, want = k < 16 ? 8 : (16 * k + BLOCK - 1) / BLOCK;
+    const size_t n = q1 - q0, k = search->k, want = k < 16 ? 2 : (2 * k + BLOCK - 1) / BLOCK;
     const size_t blocks = end - first < want ? end - first : want;
     if (k > 256)
         return;
@@ -676,6 +676,8 @@ static void find_thresholds(Job *job, size_t s, size_t first, size_t end, size_t
     for (size_t i = 0; i < n && m >= k; i++) {
         const size_t q = q0 + i;
         const Line line = line_of(job, s, q);
+        if (!(line.gain > 1e-20f))
+            continue;
         const float mean = p->mean_part[s * search->n_probes + q];
         const float score = (float)kth_largest(kept + i * blocks * BLOCK, m, k) + p->coarse[q].delta;
         /* the lower bound mirrors the upper one: line.at is the mean part plus everything that is always uncertain */
@@ -858,37 +860,35 @@ static void finish_probe(Job *job, size_t q, Entry *heap, double *probe)
     uint64_t rescored = 0;
     for (size_t d = 0; d < D; d++)
         probe[d] = search->probes[q * D + d];
-    {
-        List *merged = job->lists + q; /* of the first thread */
-        for (int t = 1; t < job->threads; t++) {
-            const List *other = job->lists + (size_t)t * search->n_probes + q;
-            for (size_t i = 0; i < other->n_best; i++)
-                if (!offer(merged, k, other->best[i])) {
-                    STORE(&job->failed, 1);
-                    return;
-                }
-        }
-        const float tau = merged->n_best == k ? merged->best[0] : -INFINITY;
-        for (int t = 0; t < job->threads; t++) {
-            List *list = job->lists + (size_t)t * search->n_probes + q;
-            size_t kept = 0;
-            for (size_t i = 0; i < list->n; i++)
-                if (list->items[i].upper >= tau)
-                    list->items[kept++] = list->items[i];
-            rescored += kept;
-            for (size_t i = 0; i < kept; i++) {
-                enum { AHEAD = 4 };
-                if (i + AHEAD < kept) {
-                    const Candidate *c = list->items + i + AHEAD;
-                    const float *row = search->segments[c->segment].rows + (size_t)c->row * D;
-                    for (size_t d = 0; d < D; d += 16)
-                        PREFETCH(row + d);
-                }
-                const Candidate *c = list->items + i;
-                const Segment *segment = search->segments + c->segment;
-                const double score = search->kernel->dot(segment->rows + (size_t)c->row * D, probe, D);
-                collect(heap, &n, k, (Entry){score, segment->ids[c->row]});
+    List *merged = job->lists + q; /* of the first thread */
+    for (int t = 1; t < job->threads; t++) {
+        const List *other = job->lists + (size_t)t * search->n_probes + q;
+        for (size_t i = 0; i < other->n_best; i++)
+            if (!offer(merged, k, other->best[i])) {
+                STORE(&job->failed, 1);
+                return;
             }
+    }
+    const float tau = merged->n_best == k ? merged->best[0] : -INFINITY;
+    for (int t = 0; t < job->threads; t++) {
+        List *list = job->lists + (size_t)t * search->n_probes + q;
+        size_t kept = 0;
+        for (size_t i = 0; i < list->n; i++)
+            if (list->items[i].upper >= tau)
+                list->items[kept++] = list->items[i];
+        rescored += kept;
+        for (size_t i = 0; i < kept; i++) {
+            enum { AHEAD = 4 };
+            if (i + AHEAD < kept) {
+                const Candidate *c = list->items + i + AHEAD;
+                const float *row = search->segments[c->segment].rows + (size_t)c->row * D;
+                for (size_t d = 0; d < D; d += 16)
+                    PREFETCH(row + d);
+            }
+            const Candidate *c = list->items + i;
+            const Segment *segment = search->segments + c->segment;
+            const double score = search->kernel->dot(segment->rows + (size_t)c->row * D, probe, D);
+            collect(heap, &n, k, (Entry){score, segment->ids[c->row]});
         }
     }
     ADD(&job->rescored, rescored);
@@ -910,8 +910,8 @@ static void work(Job *job, int thread)
             STORE(&job->failed, 1);
         for (size_t q; !LOAD(&job->failed) && (q = probes * ADD(&job->next, 1)) < search->n_probes;)
             if (job->direct)
-                answer_directly(job, q, q + probes < search->n_probes ? q + probes : search->n_probes, heap, room, probe,
-                                probe + probes * wide);
+                answer_directly(job, q, q + probes < search->n_probes ? q + probes : search->n_probes, heap, room,
+                                probe, probe + probes * wide);
             else
                 finish_probe(job, q, heap, probe);
         free(heap);

@@ -29,8 +29,8 @@ static int take_buffer(PyObject *object, Py_buffer *view, const char *formats, s
     if (*format == '<' || *format == '=' || *format == '@')
         format++;
     if ((size_t)view->itemsize != size || !*format || format[1] || !strchr(formats, *format))
-        PyErr_Format(PyExc_TypeError, "%s: items of format '%s' and %zd bytes, expected one of '%s' and %zu bytes", name,
-                     view->format ? view->format : "B", view->itemsize, formats, size);
+        PyErr_Format(PyExc_TypeError, "%s: items of format '%s' and %zd bytes, expected one of '%s' and %zu bytes",
+                     name, view->format ? view->format : "B", view->itemsize, formats, size);
     else if ((size_t)view->len / size < items)
         PyErr_Format(PyExc_ValueError, "%s: holds %zd items, needs %zu", name, view->len / view->itemsize, items);
     else if (view->len && (uintptr_t)view->buf % size)
@@ -111,8 +111,8 @@ static PyObject *segment_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     }
     Py_ssize_t dimension, capacity;
     PyObject *objects[N_BUFFERS];
-    if (!PyArg_ParseTuple(args, "nnOOOOOOOOO", &dimension, &capacity, &objects[0], &objects[1], &objects[2], &objects[3],
-                          &objects[4], &objects[5], &objects[6], &objects[7], &objects[8]))
+    if (!PyArg_ParseTuple(args, "nnOOOOOOOOO", &dimension, &capacity, &objects[0], &objects[1], &objects[2],
+                          &objects[3], &objects[4], &objects[5], &objects[6], &objects[7], &objects[8]))
         return NULL;
     size_t items[N_BUFFERS];
     if (dimension < 0 || capacity < 0) {
@@ -129,7 +129,8 @@ static PyObject *segment_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     self->capacity = (size_t)capacity;
     self->held = 0;
     for (int i = 0; i < N_BUFFERS; i++, self->held++)
-        if (!take_buffer(objects[i], &self->buffers[i], FIELDS[i].formats, FIELDS[i].size, items[i], 0, FIELDS[i].name)) {
+        if (!take_buffer(objects[i], &self->buffers[i], FIELDS[i].formats, FIELDS[i].size, items[i], 0,
+                         FIELDS[i].name)) {
             Py_DECREF(self);
             return NULL;
         }
@@ -164,8 +165,8 @@ static PyObject *py_encode(PyObject *module, PyObject *args)
     (void)module;
     Py_ssize_t dimension, first, n;
     PyObject *objects[7];
-    if (!PyArg_ParseTuple(args, "nnnOOOOOOO", &dimension, &first, &n, &objects[0], &objects[1], &objects[2], &objects[3],
-                          &objects[4], &objects[5], &objects[6]))
+    if (!PyArg_ParseTuple(args, "nnnOOOOOOO", &dimension, &first, &n, &objects[0], &objects[1], &objects[2],
+                          &objects[3], &objects[4], &objects[5], &objects[6]))
         return NULL;
     size_t items[N_BUFFERS];
     if (dimension < 0 || first < 0 || n < 0 || first > PY_SSIZE_T_MAX - n) {
@@ -181,7 +182,8 @@ static PyObject *py_encode(PyObject *module, PyObject *args)
     for (; held < 7; held++) {
         const int f = field[held];
         const size_t need = f == ROWS ? (size_t)n * (size_t)dimension : items[f];
-        if (!take_buffer(objects[held], &views[held], FIELDS[f].formats, FIELDS[f].size, need, held >= 2, FIELDS[f].name))
+        if (!take_buffer(objects[held], &views[held], FIELDS[f].formats, FIELDS[f].size, need, held >= 2,
+                         FIELDS[f].name))
             goto done;
     }
     if (!check_stats(&views[6], items[STATS]))
@@ -274,8 +276,8 @@ static PyObject *py_search(PyObject *module, PyObject *args)
     Py_ssize_t dimension, n_probes, k;
     int threads;
     const char *name;
-    if (!PyArg_ParseTuple(args, "nO!O!OOnniOOOz", &dimension, &PyTuple_Type, &segments, &PyTuple_Type, &counts, &filters,
-                          &probes, &n_probes, &k, &threads, &similarities, &ids, &scores, &name))
+    if (!PyArg_ParseTuple(args, "nO!O!OOnniOOOz", &dimension, &PyTuple_Type, &segments, &PyTuple_Type, &counts,
+                          &filters, &probes, &n_probes, &k, &threads, &similarities, &ids, &scores, &name))
         return NULL;
     const Kernel *kernel = facedex_kernel(name);
     if (!kernel)
