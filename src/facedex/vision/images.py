@@ -187,7 +187,8 @@ def _read(source: Any, limits: Limits, allow_urls: bool, fetcher: Fetcher) -> tu
             name = masked(source)
             if not allow_urls:
                 raise PhotoLinkRefused(
-                    f"{name} is a link, and links are not followed unless allowed. Set FACEDEX_ALLOW_URLS=true, or pass allow_urls=True.",
+                    f"{name} is a link, and links are not followed unless allowed. Set FACEDEX_ALLOW_URLS=true, or "
+                    "pass allow_urls=True.",
                     link=name,
                 )
             return fetcher.fetch(source, limits.max_bytes), name, source
