@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-heavy check show bench-enroll operating-points clean
+.PHONY: help demo test test-heavy check bench-enroll bench-search operating-points clean
 
 help:
 	@echo "make demo              enroll sample photos, search, draw demo/candidates.png and demo/index.html"
 	@echo "make test              format, lint, types, tests, docs: what CI runs"
 	@echo "make test-heavy        the long suites: more kill -9 rounds, longer random histories"
 	@echo "make bench-enroll      photos per second beside a plain OpenCV loop"
+	@echo "make bench-search      exact search beside its peers, about ten minutes"
 	@echo "make operating-points  measure the shipped thresholds again"
 	@echo "make clean             remove .venv and demo/; the weights' cache stays (facedex models list shows where)"
 
@@ -45,6 +46,10 @@ test-heavy: .venv/dev
 
 bench-enroll: .venv/dev
 	$(BIN)/python -m benchmarks.enrollment
+
+bench-search: .venv/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/search/run.py --mode table
 
 operating-points: .venv/dev
 	$(BIN)/python -m benchmarks.operating_points

@@ -52,6 +52,43 @@ def enrollment() -> str:
     return "\n".join(rows)
 
 
+PEERS = ("faiss flat", "numpy", "scipy cKDTree", "sklearn KDTree", "faiss HNSW", "hnswlib")
+
+
+def search() -> str:
+    """Each contestant at its better number of threads: some get slower with a second one."""
+    report = json.loads(
+        max((Path(__file__).parent / "search" / "results").glob("search-table-*.json")).read_text("utf-8")
+    )
+    best: dict[tuple[int, int, int], dict[str, dict[str, Any]]] = {}
+    for r in report["results"]:
+        if "missing" in r:
+            continue
+        case = best.setdefault((r["rows"], r["dimension"], r["probes"]), {})
+        if r["peer"] not in case or r["median_ms"] < case[r["peer"]]["median_ms"]:
+            case[r["peer"]] = r
+    rows = [
+        f"| gallery | probes at once | Facedex, ms | G faces/s | {' | '.join(PEERS)} |",
+        "|---" * (4 + len(PEERS)) + "|",
+    ]
+    for (count, dimension, probes), case in best.items():
+        ours = case["facedex"]
+        cells = [
+            f"{case[peer]['median_ms'] / ours['median_ms']:.1f} ×" + recall(case[peer]) if peer in case else "–"
+            for peer in PEERS
+        ]
+        rows.append(
+            f"| {count:,} × {dimension} | {probes} | {ours['median_ms']:.2f} | {ours['billion_faces_a_second']:.2f} "
+            f"| {' | '.join(cells)} |"
+        )
+    return "\n".join(rows)
+
+
+def recall(result: dict[str, Any]) -> str:
+    found = result.get("recall", 1.0)
+    return "" if found > 0.9999 else f" (recall {found:.2f})"
+
+
 def measured() -> str:
     results = [*newest("accuracy"), *newest("enrollment")]
     machines = sorted({"{cpu}, {cores} cores, {simd}, Python {python}".format(**r["machine"]) for r in results})
@@ -67,6 +104,11 @@ def measured() -> str:
 weights, detection at a long side of 640, medians of interleaved runs:
 
 {enrollment()}
+
+*How fast it finds* (`make bench-search`): milliseconds and billion faces compared a second, exact, the 10 best, on
+generated embeddings; how many times longer the others take on the same probes, each at its better number of threads:
+
+{search()}
 """
 
 
