@@ -22,6 +22,11 @@ FacedexError
 │   ├── EmbeddingInvalid       not finite, zero, or of the wrong shape
 │   ├── DimensionMismatch      the probe and the gallery have different dimensions
 │   └── SpaceMismatch          the probe and the gallery come from different embedding spaces
+├── SearchError
+│   ├── IndexCorrupt           a saved index that is damaged, cut short, or not an index at all
+│   ├── IndexVersion           a saved index written by a newer Facedex
+│   ├── IndexUnavailable       a saved index that cannot be read or written: missing, forbidden, no space
+│   └── SearchDriverMissing    the index needs an extra that is not installed
 └── StoreError
     ├── StoreUnknown           no adapter for that URL scheme
     ├── StoreDriverMissing     the adapter needs an extra that is not installed
@@ -50,6 +55,9 @@ __all__ = [
     "EmbeddingError",
     "EmbeddingInvalid",
     "FacedexError",
+    "IndexCorrupt",
+    "IndexUnavailable",
+    "IndexVersion",
     "ModelError",
     "ModelInvalid",
     "ModelUnknown",
@@ -61,6 +69,8 @@ __all__ = [
     "PhotoTooLarge",
     "PhotoUnavailable",
     "PhotoUnreadable",
+    "SearchDriverMissing",
+    "SearchError",
     "SourceEmpty",
     "SpaceMismatch",
     "StoreBusy",
@@ -175,6 +185,21 @@ class DimensionMismatch(EmbeddingError): ...
 
 
 class SpaceMismatch(EmbeddingError): ...
+
+
+class SearchError(FacedexError): ...
+
+
+class IndexCorrupt(SearchError): ...
+
+
+class IndexVersion(SearchError): ...
+
+
+class IndexUnavailable(SearchError): ...
+
+
+class SearchDriverMissing(SearchError): ...
 
 
 class StoreError(FacedexError): ...
