@@ -88,12 +88,10 @@ def test_it_finds_what_exact_search_finds_with_the_same_scores(built: Path, exac
     wanted_similarities, wanted = exact.search(probes, 10)
     assert index.facts["parameters"]["lists"] > 1
     assert recall(ids, wanted) >= 0.98
-    scores = dict(zip(wanted.ravel().tolist(), wanted_similarities.ravel().tolist(), strict=True))
     for q in range(len(probes)):
         score = dict(zip(wanted[q].tolist(), wanted_similarities[q].tolist(), strict=True))
         for id_, similarity in zip(ids[q].tolist(), similarities[q].tolist(), strict=True):
             assert similarity == score.get(id_, similarity)
-    assert scores
 
 
 def test_the_facts_tell_what_was_measured(built: Path) -> None:
@@ -151,7 +149,7 @@ def test_k_may_exceed_what_is_probed(built: Path, gallery: Rows) -> None:
     assert all(len(set(row)) == 3000 for row in ids.tolist())
 
 
-@pytest.mark.parametrize("dimension", [1, 2, 7, 33])
+@pytest.mark.parametrize("dimension", [1, 7, 10])
 def test_odd_dimensions_work(dimension: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((5000, dimension)).astype(np.float32)
@@ -180,7 +178,7 @@ def test_a_removed_face_is_never_answered(copy: Path, gallery: Rows, probes: Row
     assert recall(ids, rest.search(probes, 10)[1]) >= 0.97
     index.save(copy)
     again = ApproximateIndex.open(copy)
-    np.testing.assert_array_equal(again.search(probes, 10)[1], ids)
+    np.testing.assert_array_equal(again.search(probes, 10)[1], index.search(probes, 10)[1])
     again.verify()
 
 
@@ -300,10 +298,16 @@ class _Stop(BaseException):
     """Stands for Ctrl-C."""
 
 
-def test_a_build_goes_on_wherever_it_was_stopped(gallery: Rows, probes: Rows, built: Path, tmp_path: Path) -> None:
-    wanted = ApproximateIndex.open(built).search(probes, 10)[1]
+def test_a_build_goes_on_wherever_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ann, "_TRIALS", 10)
+    rows = data.gallery(4200, 8)
+    ids = np.arange(4200)
     calls: list[tuple[str, int, int]] = []
-    ann.build(tmp_path / "whole", batches(gallery), D, lambda *c: calls.append(c), checkpoint_rows=1000)
+
+    def make(path: Path, progress: Any = None) -> ApproximateIndex:
+        return ann.build(path, batches(rows, ids, 1500), 8, progress, checkpoint_rows=1500)
+
+    wanted = make(tmp_path / "whole", lambda *c: calls.append(c)).search(rows[:50], 10)[1]
     assert {stage for stage, _, _ in calls} == {"read", "train", "code", "measure"}
     for stop in range(len(calls)):
         path, seen = tmp_path / f"stopped-{stop}", 0
@@ -315,18 +319,14 @@ def test_a_build_goes_on_wherever_it_was_stopped(gallery: Rows, probes: Rows, bu
                 raise _Stop
 
         with pytest.raises(_Stop):
-            ann.build(path, batches(gallery), D, progress, checkpoint_rows=1000)
+            make(path, progress)
         assert not path.exists()
-        index = ann.build(path, batches(gallery), D, checkpoint_rows=1000)
-        assert (len(index), index.facts["complete"]) == (N, True)
-        assert recall(index.search(probes, 10)[1], wanted) >= 0.98
+        index = make(path)
+        assert (len(index), index.facts["complete"]) == (4200, True)
+        assert recall(index.search(rows[:50], 10)[1], wanted) >= 0.95
         ApproximateIndex.open(path).verify()
-        assert sorted(f.name for f in tmp_path.glob(f"{path.name}.*")) == [
-            f"{path.name}.lock",
-            rows_file(path).name,
-        ] or (len(list(tmp_path.glob(f"{path.name}.*"))) == 2)
-        for file in tmp_path.glob(f"{path.name}*"):
-            file.unlink()
+        left = {f.name for f in tmp_path.glob(f"{path.name}*")}
+        assert left == {path.name, f"{path.name}.lock", rows_file(path).name}
 
 
 def test_what_was_read_is_not_asked_for_again(gallery: Rows, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ TRAINED_FROM = 4096
 TARGET_RECALL = 0.992
 """What the effort of a search is set for at build time, on probes other than those of the reported figure."""
 _TRIED_RESCORED = (64, 128, 256, 512, 1024, 2048)
-_TRIED_SHARES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
+_TRIED_SHARES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 _GROWTH = 4
 _REMOVED_AT_ONCE = 256
 _AT_ONCE = 65536
@@ -222,8 +222,8 @@ class ApproximateIndex:
             fresh = self._sequence + 1 + np.arange(len(embeddings)) if ids is None else _as_ids(ids)
             self._append(embeddings, fresh)
             if self._codes is None and self._used >= TRAINED_FROM:
-                self._train(1)
-            self._code(1)
+                self._train()
+            self._code()
 
     def _append(self, embeddings: npt.NDArray[np.float32], ids: Ids) -> None:
         if len(ids) != len(embeddings) or (len(ids) and ids.min() < 0):
@@ -274,8 +274,7 @@ class ApproximateIndex:
             self._codes.remove(np.array(self._pending, np.int64))
         self._pending = []
 
-    def _train(self, threads: int, seed: int = 1) -> None:
-        ann_codes.faiss().omp_set_num_threads(threads)
+    def _train(self, seed: int = 1) -> None:
         alive = np.flatnonzero(~self._removed[: self._used])
         if len(alive) < 1024:
             return
@@ -284,7 +283,7 @@ class ApproximateIndex:
         self._coded, self._pending, self.effort = 0, [], Effort()
         self._facts["trained_rows"] = self._used
 
-    def _code(self, threads: int, at_once: int = 1 << 62) -> None:
+    def _code(self, at_once: int = 1 << 62) -> None:
         """Code rows that are not yet, as many as said."""
         if self._codes is None:
             return
@@ -292,7 +291,7 @@ class ApproximateIndex:
         for start in range(self._coded, stop, _AT_ONCE):
             end = min(stop, start + _AT_ONCE)
             keep = np.flatnonzero(~self._removed[start:end])
-            self._codes.add(self._rows.part(start, end)[keep], keep + start, threads)
+            self._codes.add(self._rows.part(start, end)[keep], keep + start)
             self._coded = end
 
     # ---- searching ----
@@ -340,7 +339,7 @@ class ApproximateIndex:
         bits = None
         if allowed is not None:
             # a selective filter is cheaper to follow than to test for, and exact
-            if len(allowed) <= max(2 * effort.rescored, self._used // 50) or self._codes is None:
+            if len(allowed) <= max(2 * effort.rescored, self._used // 100) or self._codes is None:
                 yield from (allowed for _ in probes)
                 return
             mask = np.zeros(self._used, np.bool_)
@@ -585,14 +584,16 @@ class ApproximateIndex:
     def _cheapest(self, probes: npt.NDArray[np.float32], truth: npt.NDArray[np.int64]) -> Effort:
         """The cheapest effort that reaches the target, or the largest there is."""
         assert self._codes is not None
-        chosen, cost = Effort(self._codes.lists, _TRIED_RESCORED[-1]), np.inf
+        # scoring more than an eighth of a gallery is no longer a search by codes
+        tried = [r for r in _TRIED_RESCORED if r <= max(256, self._coded // 8)]
+        chosen, cost = Effort(self._codes.lists, tried[-1]), np.inf
         for share in _TRIED_SHARES:
             probed = max(1, round(share * self._codes.lists))
             scan = share * self._coded * _SCAN_COST
             if scan >= cost:
                 break
-            rows = self._codes.search(probes, _TRIED_RESCORED[-1] + len(self._pending), probed, ann_codes.cores())
-            for rescored in _TRIED_RESCORED:
+            rows = self._codes.search(probes, tried[-1] + len(self._pending), probed, ann_codes.cores())
+            for rescored in tried:
                 hits = [np.isin(t[t < self._coded], r[:rescored]).sum() + (t >= self._coded).sum()
                         for t, r in zip(truth, rows, strict=True)]  # fmt: skip
                 total = scan + rescored * _RESCORE_COST
@@ -701,7 +702,7 @@ class _Build:
                     ~np.isin(ids, index._ids[: index._used]) if _overlaps(index, ids) else np.ones(len(ids), np.bool_)
                 )
                 index._append(embeddings[fresh], _as_ids(ids)[fresh])
-                index._code(ann_codes.cores())
+                index._code()
                 index._rows.flush(ann_file.rows_path(self._path, index._token))
             taken += int(fresh.sum())
             self._checkpoint(int(fresh.sum()))
@@ -710,7 +711,7 @@ class _Build:
 
     def follow(self, source: Callable[[int], Batches], present: npt.ArrayLike | None) -> None:
         """Read what is newer, remove what is gone, learn codes where they are missing, measure, save."""
-        index, cores = self._index, ann_codes.cores()
+        index = self._index
         started = time.perf_counter()
         changed = self.read(source(index._sequence))
         if present is not None:
@@ -720,14 +721,14 @@ class _Build:
             if index._codes is None and index._used >= TRAINED_FROM:
                 index._publish(self._path)  # all rows are in: from here on nothing is asked of the source again
                 self._tell("train", 0, 1)
-                index._train(cores)
+                index._train()
                 self._tell("train", 1, 1)
                 index._publish(self._path)
                 changed += 1
         while index._codes is not None and index._coded < index._used:
             step = min(_AT_ONCE, max(self._every, index._used // 8))
             with index._gate.changing():
-                index._code(cores, step)
+                index._code(step)
             self._checkpoint(step)
             self._tell("code", index._coded, index._used)
         if changed or not index.facts["complete"] or index.facts["recall_at_10"] is None:
@@ -752,7 +753,7 @@ def similarities_of(rows: npt.NDArray[np.float32], probe: npt.NDArray[np.float32
     if products.shape[1] % 8:
         products = np.pad(products, ((0, 0), (0, -products.shape[1] % 8)))
     # a sum over an axis that is not the last adds slice after slice
-    lanes = np.add.reduce(products.reshape(len(rows), -1, 8), axis=1)
+    lanes = np.add.reduce(products.reshape(len(rows), products.shape[1] // 8, 8), axis=1)
     four = lanes[:, :4] + lanes[:, 4:]
     two = four[:, :2] + four[:, 2:]
     total: npt.NDArray[np.float64] = two[:, 0] + two[:, 1]
