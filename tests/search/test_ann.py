@@ -73,6 +73,12 @@ def copy(built: Path, tmp_path: Path) -> Path:
     return tmp_path / built.name
 
 
+@pytest.fixture(autouse=True)
+def _few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring takes longest; only the shared index is measured in earnest."""
+    monkeypatch.setattr(ann, "_TRIALS", 10)
+
+
 def rows_file(path: Path) -> Path:
     (found,) = path.parent.glob(f"{path.name}.*.rows")
     return found
@@ -298,8 +304,7 @@ class _Stop(BaseException):
     """Stands for Ctrl-C."""
 
 
-def test_a_build_goes_on_wherever_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ann, "_TRIALS", 10)
+def test_a_build_goes_on_wherever_it_was_stopped(tmp_path: Path) -> None:
     rows = data.gallery(4200, 8)
     ids = np.arange(4200)
     calls: list[tuple[str, int, int]] = []

@@ -35,9 +35,9 @@ Batches: TypeAlias = Iterable[tuple[Ids, npt.NDArray[np.float32]]]
 
 TRAINED_FROM = 4096
 """Rows from which codes are worth learning; below, every row is compared."""
-TARGET_RECALL = 0.992
+TARGET_RECALL = 0.995
 """What the effort of a search is set for at build time, on probes other than those of the reported figure."""
-_TRIED_RESCORED = (64, 128, 256, 512, 1024, 2048)
+_TRIED_RESCORED = (64, 128, 256, 512, 1024, 2048, 4096)
 _TRIED_SHARES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 _GROWTH = 4
 _REMOVED_AT_ONCE = 256
