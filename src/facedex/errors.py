@@ -25,7 +25,8 @@ FacedexError
 ├── SearchError
 │   ├── IndexCorrupt           a saved index that is damaged, cut short, or not an index at all
 │   ├── IndexVersion           a saved index written by a newer Facedex
-│   └── IndexUnavailable       a saved index that cannot be read or written: missing, forbidden, no space
+│   ├── IndexUnavailable       a saved index that cannot be read or written: missing, forbidden, no space
+│   └── SearchDriverMissing    the index needs an extra that is not installed
 └── StoreError
     ├── StoreUnknown           no adapter for that URL scheme
     ├── StoreDriverMissing     the adapter needs an extra that is not installed
@@ -68,6 +69,7 @@ __all__ = [
     "PhotoTooLarge",
     "PhotoUnavailable",
     "PhotoUnreadable",
+    "SearchDriverMissing",
     "SearchError",
     "SourceEmpty",
     "SpaceMismatch",
@@ -195,6 +197,9 @@ class IndexVersion(SearchError): ...
 
 
 class IndexUnavailable(SearchError): ...
+
+
+class SearchDriverMissing(SearchError): ...
 
 
 class StoreError(FacedexError): ...
