@@ -160,6 +160,18 @@ def test_people_and_info_count_what_is_enrolled(enrolled: None) -> None:
     assert re.search(r"problems +none found", said)
 
 
+def test_a_saved_index_is_told_of_and_searched_in_every_mode(enrolled: None, draw: Draw) -> None:
+    assert "faces.db.fdx: 3 templates" in run("index", "build").stdout
+    assert re.search(r"exact index +\S+: 3 templates, 0 changes behind", run("info").stdout)
+    probe = draw("who.jpg", BOB)
+    assert as_json("search", probe, "--mode", "ann", code=1)["error"]["code"] == "argument_invalid"
+    pytest.importorskip("faiss", reason="the extra facedex[ann] is not installed")
+    assert as_json("index", "build", "--approximate")["recall"] == 1.0
+    answers = [as_json("search", probe, "--mode", mode) for mode in ("exact", "ann", "auto")]
+    assert answers[0] == answers[1] == answers[2]
+    assert {saved["kind"] for saved in as_json("info")["indexes"]} == {"exact", "ann"}
+
+
 def test_info_finds_damage_when_asked_to_look(enrolled: None) -> None:
     import sqlite3
     from contextlib import closing

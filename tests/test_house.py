@@ -24,7 +24,7 @@ ARROWS: dict[str, set[str]] = {
     "engine": {"settings", "vision", "models", "stores", "search", "decide"},
     "report": {"decide", "vision"},
     "testing": {"stores", "search", "models", "vision"},
-    "cli": {"engine", "settings", "models", "report", "stores", "vision", "decide", "facedex"},
+    "cli": {"engine", "settings", "models", "report", "stores", "search", "vision", "decide", "facedex"},
     "facedex": {"engine", "settings", "decide", "vision"},
 }
 INFERENCE_RUNTIME, DATABASES = "onnxruntime", {"sqlite3": ["stores/sqlite_file.py"]}

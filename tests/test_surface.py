@@ -16,12 +16,12 @@ PUBLIC = {
 
 GALLERY = {
     "enroll": "(self, source, *, label=None, metadata=None, faces=None, bgr=False, progress=None)",
-    "search": "(self, probe, *, k=5, where=None, bgr=False)",
+    "search": "(self, probe, *, k=5, where=None, mode='auto', bgr=False)",
     "delete": "(self, *, label=None, photo=None, where=None)",
     "relabel": "(self, ids, label)",
     "people": "(self)",
     "count": "(self, where=None)",
-    "build_index": "(self, progress=None)",
+    "build_index": "(self, *, approximate=False, progress=None)",
     "info": "(self, *, check=False)",
     "close": "(self)",
 }

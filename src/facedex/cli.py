@@ -25,6 +25,7 @@ from facedex.engine import Engine, Gallery
 from facedex.errors import FacedexError, PhotoError
 from facedex.models import weights
 from facedex.report import ProbeResult, write_page, write_picture
+from facedex.search.projection import Mode
 from facedex.settings import Settings
 from facedex.types import EnrollmentReport, Face, Found, Where, to_plain
 from facedex.vision.sources import find_photos
@@ -204,14 +205,15 @@ def _print_report(output: Output, report: EnrollmentReport) -> None:
 @main.command()
 @click.argument("probes", nargs=-1, required=True)
 @click.option("-k", default=5, show_default=True, type=click.IntRange(min=1), help="Candidates for each face.")
+@click.option("--mode", type=click.Choice(["auto", "exact", "ann"]), default="auto", help="How to search.")
 @click.option("--page", type=click.Path(dir_okay=False), help="Write a self-contained HTML page.")
 @click.option("--picture", type=click.Path(dir_okay=False), help="Write a contact sheet (PNG, JPEG, …).")
 @_command(gallery=True)
 def search(
-    output: Output, gallery: Gallery, probes: Sequence[str], k: int, page: str | None, picture: str | None
+    output: Output, gallery: Gallery, probes: Sequence[str], k: int, mode: Mode, page: str | None, picture: str | None
 ) -> int:
     """Who is this? Ranked candidates for each face of each probe photo."""
-    results = [_searched(gallery, probe, k) for source in probes for probe in find_photos(source)]
+    results = [_searched(gallery, probe, k, mode) for source in probes for probe in find_photos(source)]
     failed = [result for result in results if result.error]
     engine = gallery.engine
     if page:
@@ -227,11 +229,11 @@ def search(
     return SOME_FAILED if failed else 0
 
 
-def _searched(gallery: Gallery, probe: Any, k: int) -> ProbeResult:
+def _searched(gallery: Gallery, probe: Any, k: int, mode: Mode) -> ProbeResult:
     photo = None
     try:
         photo = gallery.engine.load(probe.source)
-        return ProbeResult(probe.name, photo, tuple(gallery.search(photo, k=k)))
+        return ProbeResult(probe.name, photo, tuple(gallery.search(photo, k=k, mode=mode)))
     except PhotoError as error:
         return ProbeResult(probe.name, photo, error=error.message)
 
@@ -387,9 +389,11 @@ def _said(facts: Mapping[str, Any]) -> dict[str, str]:
             "were comparisons independent"
         )
         del said["operating_point"], said["expected_fpir"]
-    index = facts.get("index")
-    if index is not None:
-        said["index"] = f"{index.path}: {index.rows:,} templates, {index.behind:,} changes behind"
+    del said["indexes"]
+    for saved in facts["indexes"]:
+        said[f"{saved.kind} index"] = (
+            f"{saved.path}: {saved.rows:,} templates, {saved.behind:,} changes behind, recall@10 {saved.recall:.4f}"
+        )
     if "problems" in facts:
         said["problems"] = "; ".join(facts["problems"]) or "none found"
     return said
@@ -401,12 +405,14 @@ def index() -> None:
 
 
 @index.command("build")
+@click.option("--approximate", is_flag=True, help="The approximate index; needs facedex[ann]. Goes on after Ctrl-C.")
 @_command(gallery=True)
-def index_build(output: Output, gallery: Gallery) -> None:
-    """Write the index beside the gallery. What is enrolled later is added by itself; a deletion removes the file."""
+def index_build(output: Output, gallery: Gallery, approximate: bool) -> None:
+    """Write an index beside the gallery. What is enrolled later is added by itself, what is deleted is taken out."""
     with _bar(output, "indexing", "faces") as bar:
-        saved = gallery.build_index(lambda done, total: bar(done, total, ""))
-    output.show(saved, lambda: _print_lines(output, [f"{saved.path}: {saved.rows:,} templates, {saved.bytes:,} bytes"]))
+        saved = gallery.build_index(approximate=approximate, progress=lambda done, total: bar(done, total or None, ""))
+    text = f"{saved.path}: {saved.rows:,} templates, {saved.bytes:,} bytes, recall@10 {saved.recall:.4f}"
+    output.show(saved, lambda: _print_lines(output, [text]))
 
 
 @main.group()

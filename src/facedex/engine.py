@@ -21,7 +21,7 @@ import numpy as np
 from facedex.decide import DecisionPolicy, policy_for
 from facedex.errors import ArgumentInvalid, NoFaceFound, PhotoError, SpaceMismatch
 from facedex.models.catalog import DEFAULT_EMBEDDER
-from facedex.search.projection import Projection, SavedIndex
+from facedex.search.projection import Mode, Projection, SavedIndex
 from facedex.settings import Settings
 from facedex.stores.contract import Added, PhotoRecord, Store
 from facedex.stores.registry import open_store
@@ -213,11 +213,18 @@ class Gallery:
     # ---- search
 
     def search(
-        self, probe: PhotoInput | Photo, *, k: int = 5, where: Where | None = None, bgr: bool = False
+        self,
+        probe: PhotoInput | Photo,
+        *,
+        k: int = 5,
+        where: Where | None = None,
+        mode: Mode = "auto",
+        bgr: bool = False,
     ) -> list[Found]:
         """Who is this? The k most similar enrolled faces for each face of the probe photo, largest face first.
 
         where    only templates that pass are candidates.
+        mode     "exact", "ann" (by the approximate index) or "auto"; see ``search.projection.Projection.search``.
         Returns  one entry for each face; fewer than k candidates only where the gallery has no more.
         Raises   NoFaceFound, PhotoError; SpaceMismatch when the gallery was made with another model; StoreError.
         """
@@ -229,7 +236,7 @@ class Gallery:
         allowed = None if where is None else self.store.ids(where)
         threads = self.engine.settings.threads
         for _ in range(_LOOKS):
-            similarities, ids = self._projection.search(probes, k, threads=threads, where=allowed)
+            similarities, ids = self._projection.search(probes, k, mode=mode, threads=threads, where=allowed)
             wanted = {int(id) for id in ids.flat if id >= 0}
             stored = {each.id: each for each in self.store.get(sorted(wanted))}
             if len(stored) == len(wanted):
@@ -280,16 +287,20 @@ class Gallery:
             self._projection.forget()
         return deleted
 
-    def build_index(self, progress: Callable[[int, int], None] | None = None) -> SavedIndex:
-        """Save the search index beside the gallery, so that opening a large one takes milliseconds.
+    def build_index(
+        self, *, approximate: bool = False, progress: Callable[[int, int], None] | None = None
+    ) -> SavedIndex:
+        """Save a search index beside the gallery.
 
-        It need not be repeated: what is enrolled later is read from the gallery. A deletion removes the file, for it
-        holds embeddings.
+        The exact one lets a large gallery open in milliseconds; a deletion removes the file, for it holds embeddings.
+        The approximate one trades candidates for memory and, in galleries of many millions, for time; its recall is
+        measured and kept with it. Neither need be repeated: what is enrolled later is read from the gallery.
 
-        progress  called with the templates indexed so far and the total.
-        Raises    ArgumentInvalid for a gallery without a place for it, or an empty one; IndexUnavailable.
+        progress  called with how much is done and of how much.
+        Raises    ArgumentInvalid for a gallery without a place for it, or an empty one; IndexUnavailable;
+                  SearchDriverMissing when the approximate one needs ``facedex[ann]``.
         """
-        return self._projection.save(progress)
+        return self._projection.approximate(progress) if approximate else self._projection.save(progress)
 
     def relabel(self, ids: Iterable[int], label: str | None) -> int:
         """Give templates (by ``Candidate.template_id``) another label; how many changed."""
@@ -321,7 +332,7 @@ class Gallery:
             match = self.engine.policy.match
             facts["operating_point"] = match
             facts["expected_fpir"] = match.fpir(templates)
-        facts["index"] = self._projection.saved()
+        facts["indexes"] = self._projection.saved()
         if check:
             facts["problems"] = list(self.store.check())
         return facts

@@ -68,8 +68,7 @@ def test_what_is_enrolled_after_saving_is_found(store: SQLiteStore, request: pyt
     request.getfixturevalue("no_build")
     again = Projection(store)
     assert right(again, store)
-    told = again.saved()
-    assert told is not None
+    (told,) = again.saved()
     assert told.behind == 35
 
 
@@ -119,7 +118,7 @@ def test_the_index_of_another_gallery_under_our_name_is_not_used(store: SQLiteSt
     with SQLiteStore(tmp_path / "other.db") as other:
         enroll(other, 200, seed=7)
         shutil.copy(Projection(other).save().path, str(store.index_path))
-    assert Projection(store).saved() is None
+    assert Projection(store).saved() == []
     assert right(Projection(store), store)
 
 
@@ -145,3 +144,84 @@ def test_a_store_without_a_place_or_without_faces_saves_nothing(tmp_path: Path) 
             Projection(memory).save()
     with SQLiteStore(tmp_path / "empty.db") as empty, pytest.raises(ArgumentInvalid, match="no templates"):
         Projection(empty).save()
+
+
+# ---- the approximate index
+
+
+@pytest.fixture
+def ann() -> None:
+    pytest.importorskip("faiss", reason="the extra facedex[ann] is not installed")
+
+
+def approximately_right(projection: Projection, store: SQLiteStore, k: int = 5) -> bool:
+    held = {h.id: h.template.embedding for h in store.scan()}
+    similarities, ids = projection.search(PROBES, k, mode="ann")
+    exact, _ = projection.search(PROBES, k, mode="exact")
+    scored = all(
+        abs(float(held[int(id)] @ probe) - similarity) < 1e-6
+        for probe, row, row_ids in zip(PROBES, similarities, ids, strict=True)
+        for similarity, id in zip(row, row_ids, strict=True)
+    )
+    return scored and bool(np.allclose(similarities, exact, atol=1e-6))
+
+
+@pytest.mark.usefixtures("ann")
+def test_the_approximate_index_follows_enrollments_and_deletions(store: SQLiteStore) -> None:
+    saved = Projection(store).approximate()
+    assert (saved.kind, saved.rows) == ("ann", 200)
+    assert saved.recall >= 0.99
+    projection = Projection(store)
+    assert approximately_right(projection, store)
+    gone = enroll(store, 20, seed=3, label="Bob")
+    assert approximately_right(projection, store)
+    store.delete(Where(labels=frozenset({"Bob"})))
+    assert approximately_right(projection, store)
+    assert not set(projection.search(PROBES, 150, mode="ann")[1].flat) & set(gone)
+    again = Projection(store)
+    again.approximate()
+    assert approximately_right(again, store)
+
+
+@pytest.mark.usefixtures("ann")
+def test_a_deleted_embedding_leaves_the_files_of_the_approximate_index(store: SQLiteStore) -> None:
+    victim = next(store.scan()).template
+    path = Projection(store).approximate().path
+    holds = [f for f in path.parent.glob(f"{path.name}*") if victim.embedding.tobytes() in f.read_bytes()]
+    assert holds, "the embeddings should be somewhere before"
+    store.delete(Where(photos=frozenset({victim.photo_digest})))
+    Projection(store).forget()
+    assert not any(victim.embedding.tobytes() in f.read_bytes() for f in path.parent.glob(f"{path.name}*"))
+
+
+@pytest.mark.usefixtures("ann")
+def test_the_approximate_index_of_another_gallery_is_not_used(store: SQLiteStore, tmp_path: Path) -> None:
+    with SQLiteStore(tmp_path / "other.db") as other:
+        enroll(other, 200, seed=7)
+        Projection(other).approximate()
+    for file in tmp_path.glob("other.db.ann*"):
+        shutil.copy(file, tmp_path / file.name.replace("other.db", "faces.db"))
+    with pytest.raises(ArgumentInvalid, match="no approximate index"):
+        Projection(store).search(PROBES, 5, mode="ann")
+    Projection(store).approximate()
+    assert approximately_right(Projection(store), store)
+
+
+def test_auto_stays_exact_without_a_measured_gain_and_ann_says_what_is_missing(store: SQLiteStore) -> None:
+    assert right(Projection(store), store)
+    with pytest.raises(ArgumentInvalid, match="index build --approximate"):
+        Projection(store).search(PROBES, 5, mode="ann")
+    with pytest.raises(ArgumentInvalid, match="mode must be"):
+        Projection(store).search(PROBES, 5, mode="fast")  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("ann")
+def test_auto_takes_the_approximate_index_where_it_pays(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    Projection(store).approximate()
+    monkeypatch.setattr("facedex.search.projection.AUTO_ROWS", 100)
+    monkeypatch.setattr("facedex.search.projection.AUTO_SHARE", 1.0)
+    monkeypatch.setattr("facedex.search.projection._Exact.search", None)
+    projection = Projection(store)
+    projection.search(PROBES[:1], 5)
+    with pytest.raises(TypeError):  # batches and filters go to the exact index, which is not there now
+        projection.search(PROBES, 5)

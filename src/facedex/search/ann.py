@@ -194,6 +194,12 @@ class ApproximateIndex:
         with self._gate.reading():
             return self._positions(_as_ids(ids)) >= 0
 
+    def embeddings(self, ids: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """The stored embeddings of these ids, ``(n, D)`` float32, in the order asked; unknown ids are left out."""
+        with self._gate.reading():
+            positions = self._positions(_as_ids(ids))
+            return self._rows.take(positions[positions >= 0])
+
     def _positions(self, ids: Ids) -> npt.NDArray[np.int64]:
         """Where rows stand; -1 for ids that are not here."""
         if not self._used:

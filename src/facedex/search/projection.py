@@ -1,9 +1,9 @@
 """A store's embeddings as an index, kept fresh by sequence numbers.
 
 The store is the truth: any process writes to it, and each searcher reads what is newer before it answers. An index
-may be saved beside the store, so that a million faces are searched milliseconds after opening. The file is disposable:
-whatever is wrong with it, the index is built from the store instead. It goes when a face is deleted, for it holds
-embeddings, and what was deleted must be nowhere.
+may be saved beside the store, so that a million faces are searched milliseconds after opening. The files are
+disposable: whatever is wrong with one, the store is asked instead. What was deleted must be nowhere, so a deletion
+reaches the files too: the exact one goes, the approximate one is saved without the rows.
 """
 
 from __future__ import annotations
@@ -11,17 +11,28 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from facedex.errors import ArgumentInvalid, IndexUnavailable, SearchError
+from facedex.errors import ArgumentInvalid, IndexUnavailable, SearchDriverMissing, SearchError
 from facedex.search.contract import Ids
 from facedex.search.exact import ExactIndex
 from facedex.stores.contract import ChangeKind, Store
+
+if TYPE_CHECKING:
+    from facedex.search.ann import ApproximateIndex
+
+Mode = Literal["auto", "exact", "ann"]
+
+AUTO_ROWS = 2_000_000
+"""Galleries larger than this are searched approximately in mode ``auto``, where that was measured to be worth it."""
+AUTO_RECALL, AUTO_SHARE = 0.99, 1 / 3
 
 _CHANGES_AT_ONCE = 10_000
 
@@ -32,120 +43,214 @@ _log = logging.getLogger("facedex.search")
 class SavedIndex:
     """What lies beside a store.
 
+    kind    "exact" or "ann".
     rows    templates in it.
     behind  changes of the gallery since it was saved; the next search reads them.
-    bytes   size of the file.
+    bytes   size of its files.
+    recall  recall@10 against exact search, measured when it was built; 1 for exact.
+    facts   of an approximate index: library, parameters, how and when the recall was measured.
     """
 
+    kind: str
     path: Path
     rows: int
     behind: int
     bytes: int
+    recall: float
+    facts: dict[str, Any]
 
 
 class Projection:
-    """The index of one store. Safe to share between threads."""
+    """The indexes of one store. Safe to share between threads."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._index: ExactIndex | None = None
-        self._sequence = 0
-        self._lock = threading.Lock()
+        self._exact = _Exact(store)
+        self._approximate = _Approximate(store)
 
     def search(
         self,
         probes: npt.NDArray[np.float32],
         k: int,
         *,
+        mode: Mode = "auto",
         threads: int | None = None,
         where: Ids | None = None,
     ) -> tuple[npt.NDArray[np.float32], Ids]:
         """The k most similar enrolled faces of each probe, over everything committed before the call.
 
+        mode     "exact"; "ann": by the approximate index, which may miss a candidate but never changes a score;
+                 "auto": exact, but for a single probe in a gallery of over two million whose approximate index was
+                 measured to be faster and to find 99 of 100.
         threads  how many at most; None: all cores.
         where    only these template ids are candidates; None: all.
         Returns  similarities (Q, k) float32 and template ids (Q, k) int64; -inf and -1 where fewer exist.
+        Raises   ArgumentInvalid for mode "ann" without an approximate index.
         """
-        index = self._fresh()
+        if mode not in ("auto", "exact", "ann"):
+            raise ArgumentInvalid(f"mode must be 'auto', 'exact' or 'ann', got {mode!r}.", mode=mode)
+        if mode == "ann" or (mode == "auto" and len(probes) == 1 and where is None and self._approximate.pays()):
+            return self._approximate.search(probes, k, threads, where)
+        return self._exact.search(probes, k, threads, where)
+
+    def save(self, progress: Callable[[int, int], None] | None = None) -> SavedIndex:
+        """Bring the exact index up to date and write it beside the store.
+
+        progress  called with the templates indexed so far and the total.
+        Raises    ArgumentInvalid for a store without a place for it, or without templates; IndexUnavailable.
+        """
+        return self._exact.save(progress)
+
+    def approximate(self, progress: Callable[[int, int], None] | None = None) -> SavedIndex:
+        """Make the approximate index beside the store, or bring it up to date; goes on after an interruption.
+
+        progress  called with how much of the present stage is done, and of how much.
+        Raises    as ``save``; SearchDriverMissing without the extra ``facedex[ann]``.
+        """
+        return self._approximate.save(progress)
+
+    def saved(self) -> list[SavedIndex]:
+        """What lies beside the store and is usable."""
+        return [saved for saved in (self._exact.saved(), self._approximate.saved()) if saved is not None]
+
+    def forget(self) -> None:
+        """Something was deleted from the store: see that no saved index keeps it."""
+        self._exact.forget()
+        self._approximate.catch_up()
+
+
+Kind = TypeVar("Kind", "ExactIndex", "ApproximateIndex")
+
+
+class _Kept(ABC, Generic[Kind]):
+    """One index that follows the store. Safe to share between threads."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._index: Kind | None = None
+        self._sequence = 0
+        self._lock = threading.Lock()
+
+    @property
+    @abstractmethod
+    def path(self) -> Path | None:
+        """Where it is saved; None for a store without a place."""
+
+    @abstractmethod
+    def _opened(self) -> tuple[Kind, int] | None:
+        """The saved index and the sequence number it is at, if it is one, and this store's."""
+
+    @abstractmethod
+    def _build(self, progress: Callable[[int, int], None] | None) -> Kind | None:
+        """A new index of everything in the store; None when that is nothing."""
+
+    @abstractmethod
+    def _deleted(self, ids: Ids) -> None:
+        """These are gone from the store: take them out of the index and out of its files."""
+
+    @abstractmethod
+    def discard(self, why: str) -> None:
+        """The saved index is of no use: begin from the store."""
+
+    def search(
+        self, probes: npt.NDArray[np.float32], k: int, threads: int | None, where: Ids | None
+    ) -> tuple[npt.NDArray[np.float32], Ids]:
+        index = self.fresh()
         if index is None:
             return np.full((len(probes), k), -np.inf, np.float32), np.full((len(probes), k), -1, np.int64)
         try:
             return index.search(probes, k, threads=threads, where=where)
         except SearchError as error:  # a saved index shows its damage when it is first used
-            self._discard(f"the saved index is of no use: {error}")
-            return self.search(probes, k, threads=threads, where=where)
+            self.discard(str(error))
+            return self.search(probes, k, threads, where)
 
-    def save(self, progress: Callable[[int, int], None] | None = None) -> SavedIndex:
-        """Bring the index up to date and write it beside the store.
-
-        progress  called with the templates indexed so far and the total.
-        Raises    ArgumentInvalid for a store without a place for it; IndexUnavailable when it cannot be written.
-        """
-        path = self._store.index_path
-        if path is None:
-            raise ArgumentInvalid(f"{self._store.url} has no place for a saved index.", gallery=self._store.url)
-        index = self._fresh(progress)
-        if index is None:
-            raise ArgumentInvalid(f"{self._store.url} holds no templates to index.", gallery=self._store.url)
+    def fresh(self, progress: Callable[[int, int], None] | None = None) -> Kind | None:
+        """The index with everything committed before the call; None while the store is empty."""
+        latest = self._store.sequence()
         with self._lock:
-            newest = self._store.get([int(index.ids.max())]) if len(index) else []
-            witness = [newest[0].id, newest[0].template.content_id] if newest else None
-            index.save(path, {"sequence": self._sequence, "witness": witness})
+            if self._index is None and self._sequence < latest:
+                opened = self._opened()
+                if opened is not None:
+                    self._index, self._sequence = opened
+                else:
+                    self._index, self._sequence = self._build(progress), latest
+            while self._sequence < latest:
+                changes = self._store.changes(self._sequence, _CHANGES_AT_ONCE)
+                deleted = [c.id for c in changes if c.kind is ChangeKind.DELETED]
+                if deleted:
+                    self._deleted(np.array(deleted, np.int64))
+                self._take(np.array([c.id for c in changes if c.kind is not ChangeKind.DELETED], np.int64))
+                self._sequence = changes[-1].sequence if changes else latest
+            return self._index
+
+    def _take(self, present: Ids) -> None:
+        # Only the last change of a template is reported, so one relabeled since may be new to us as well.
+        if self._index is not None:
+            present = present[~self._index.contains(present)]
+        if not len(present):
+            return
+        ids, embeddings = self._store.embeddings(present.tolist())
+        if not len(ids):
+            return
+        if self._index is None:
+            self._index = self._build(None)
+        else:
+            self._index.add(embeddings, ids)
+
+    def _place(self) -> Path:
+        if self.path is None:
+            raise ArgumentInvalid(f"{self._store.url} has no place for a saved index.", gallery=self._store.url)
+        if not self._store.count():
+            raise ArgumentInvalid(f"{self._store.url} holds no templates to index.", gallery=self._store.url)
+        return self.path
+
+
+class _Exact(_Kept[ExactIndex]):
+    """The exact index; its file is only a shortcut."""
+
+    @property
+    def path(self) -> Path | None:
+        return self._store.index_path
+
+    def save(self, progress: Callable[[int, int], None] | None) -> SavedIndex:
+        path, index = self._place(), self.fresh(progress)
+        with self._lock:
+            newest = self._store.get([int(index.ids.max())]) if index is not None and len(index) else []
+            if index is not None and newest:
+                index.save(path, {"sequence": self._sequence, "witness": [newest[0].id, newest[0].template.content_id]})
         saved = self.saved()
         if saved is None:  # deleted from by another process in this moment
             raise IndexUnavailable(f"{path} went away while it was saved; try again.", path=str(path))
         return saved
 
     def saved(self) -> SavedIndex | None:
-        """What a search after opening would start from; None when that is the store itself."""
-        path = self._store.index_path
-        index = self._opened()
-        if path is None or index is None:
+        opened = self._opened()
+        if self.path is None or opened is None:
             return None
-        behind = self._store.sequence() - int(index.facts["sequence"])
-        return SavedIndex(path, len(index), behind, path.stat().st_size)
+        index, sequence = opened
+        behind = self._store.sequence() - sequence
+        return SavedIndex("exact", self.path, len(index), behind, self.path.stat().st_size, 1.0, {})
 
     def forget(self) -> None:
-        """Remove the saved index: something in it was deleted from the store."""
-        if self._store.index_path is not None:
+        if self.path is not None:
             with contextlib.suppress(FileNotFoundError):
-                self._store.index_path.unlink()
+                self.path.unlink()
 
-    # ---- keeping up
-
-    def _fresh(self, progress: Callable[[int, int], None] | None = None) -> ExactIndex | None:
-        latest = self._store.sequence()
+    def discard(self, why: str) -> None:
+        _log.warning("the saved index is of no use: %s", why)
+        self.forget()
         with self._lock:
-            if self._index is None and self._sequence < latest:
-                self._index = self._opened()
-                if self._index is not None:
-                    self._sequence = int(self._index.facts["sequence"])
-                else:
-                    self._build(progress)
-                    self._sequence = latest
-            while self._sequence < latest:
-                changes = self._store.changes(self._sequence, _CHANGES_AT_ONCE)
-                deleted = [c.id for c in changes if c.kind is ChangeKind.DELETED]
-                present = [c.id for c in changes if c.kind is not ChangeKind.DELETED]
-                if deleted:
-                    self.forget()
-                    if self._index is not None:
-                        self._index.remove(np.array(deleted, np.int64))
-                self._take(np.array(present, np.int64))
-                self._sequence = changes[-1].sequence if changes else latest
-            return self._index
+            self._index, self._sequence = None, 0
 
-    def _opened(self) -> ExactIndex | None:
-        """The saved index, if it is one, and this store's."""
-        path = self._store.index_path
-        if path is None or not path.exists():
+    def _opened(self) -> tuple[ExactIndex, int] | None:
+        if self.path is None or not self.path.exists():
             return None
         try:
-            index = ExactIndex.open(path)
+            index = ExactIndex.open(self.path)
         except SearchError as error:
-            _log.warning("%s is not used: %s", path, error)
+            _log.warning("%s is not used: %s", self.path, error)
             return None
-        return index if self._is_ours(index) else None
+        return (index, int(index.facts["sequence"])) if self._is_ours(index) else None
 
     def _is_ours(self, index: ExactIndex) -> bool:
         # Ids are not used twice within a gallery, but an older copy put back in its place goes on from an older number:
@@ -158,30 +263,127 @@ class Projection:
         held = self._store.get([int(witness[0])])
         return bool(held) and held[0].template.content_id == witness[1]
 
-    def _discard(self, why: str) -> None:
-        _log.warning("%s", why)
-        self.forget()
-        with self._lock:
-            self._index, self._sequence = None, 0
-
-    def _build(self, progress: Callable[[int, int], None] | None) -> None:
+    def _build(self, progress: Callable[[int, int], None] | None) -> ExactIndex | None:
+        index: ExactIndex | None = None
         total = self._store.count() if progress else 0
         for ids, embeddings in self._store.embedding_batches():
-            if self._index is None:
-                self._index = ExactIndex(embeddings.shape[1])
-            self._index.add(embeddings, ids)
+            if index is None:
+                index = ExactIndex(embeddings.shape[1])
+            index.add(embeddings, ids)
             if progress:
-                progress(len(self._index), max(total, len(self._index)))
+                progress(len(index), max(total, len(index)))
+        return index
 
-    def _take(self, present: Ids) -> None:
-        # Only the last change of a template is reported, so one relabeled since may be new to us as well.
+    def _deleted(self, ids: Ids) -> None:
+        self.forget()
         if self._index is not None:
-            present = present[~self._index.contains(present)]
-        if not len(present):
-            return
-        ids, embeddings = self._store.embeddings(present.tolist())
-        if not len(ids):
-            return
-        if self._index is None:
-            self._index = ExactIndex(embeddings.shape[1])
-        self._index.add(embeddings, ids)
+            self._index.remove(ids)
+
+
+class _Approximate(_Kept["ApproximateIndex"]):
+    """The approximate index; made only when asked for."""
+
+    @property
+    def path(self) -> Path | None:
+        exact = self._store.index_path
+        return exact.with_suffix(".ann") if exact is not None else None
+
+    def save(self, progress: Callable[[int, int], None] | None) -> SavedIndex:
+        from facedex.search import ann
+
+        path, space = self._place(), self._store.space()
+        assert space is not None
+        ann.build(
+            path,
+            lambda after: self._store.embedding_batches(after=after),
+            space.dimension,
+            (lambda _, done, total: progress(done, total)) if progress else None,
+            present=self._store.ids(),
+            replace=path.exists() and self._opened() is None,
+        )
+        with self._lock:
+            self._index, self._sequence = None, 0
+        saved = self.saved()
+        if saved is None:
+            raise IndexUnavailable(f"{path} went away while it was saved; try again.", path=str(path))
+        return saved
+
+    def saved(self) -> SavedIndex | None:
+        try:
+            opened = self._opened()
+        except SearchDriverMissing:
+            return None
+        if self.path is None or opened is None:
+            return None
+        index, sequence = opened
+        facts = index.facts
+        size = sum(file.stat().st_size for file in self.path.parent.glob(f"{self.path.name}*"))
+        behind = self._store.sequence() - sequence
+        return SavedIndex("ann", self.path, len(index), behind, size, float(facts["recall_at_10"] or 0), facts)
+
+    def pays(self) -> bool:
+        """Whether ``auto`` should take it."""
+        if self.path is None or not self.path.exists() or self._store.count() <= AUTO_ROWS:
+            return False
+        try:
+            index = self.fresh()
+        except (ArgumentInvalid, SearchError):
+            return False
+        if index is None:
+            return False
+        facts = index.facts
+        parameters = facts["parameters"]
+        share = parameters["probed"] / max(1, parameters["lists"])
+        return (facts["recall_at_10"] or 0) >= AUTO_RECALL and share <= AUTO_SHARE
+
+    def catch_up(self) -> None:
+        """Take what was deleted out of the saved index, when there is one."""
+        if self.path is not None and self.path.exists():
+            with contextlib.suppress(SearchError, ArgumentInvalid):
+                self.fresh()
+
+    def discard(self, why: str) -> None:
+        raise IndexUnavailable(f"the approximate index is of no use: {why} Build it again.", why=why)
+
+    def _opened(self) -> tuple[ApproximateIndex, int] | None:
+        if self.path is None or not self.path.exists():
+            return None
+        from facedex.search import ann
+
+        try:
+            index = ann.ApproximateIndex.open(self.path)
+        except SearchDriverMissing:
+            raise
+        except SearchError as error:
+            _log.warning("%s is not used: %s", self.path, error)
+            return None
+        return (index, int(index.facts["sequence"])) if self._is_ours(index) else None
+
+    def _is_ours(self, index: ApproximateIndex) -> bool:
+        space = self._store.space()
+        if space is None or index.dimension != space.dimension or not index.facts["complete"]:
+            return False
+        if int(index.facts["sequence"]) > self._store.sequence():
+            return False
+        # As for the exact index, the newest face that both have must be the same face.
+        there = np.intersect1d(index.ids, self._store.ids())
+        if not len(there):
+            return False
+        newest = there[-1:]
+        return bool(np.array_equal(index.embeddings(newest), self._store.embeddings(newest.tolist())[1]))
+
+    def _build(self, progress: Callable[[int, int], None] | None) -> ApproximateIndex | None:
+        del progress  # nothing is built unasked
+        if not self._store.count():
+            return None
+        raise ArgumentInvalid(
+            f"{self._store.url} has no approximate index. Build it with `facedex index build --approximate`, "
+            "or search with mode='exact'.",
+            gallery=self._store.url,
+        )
+
+    def _deleted(self, ids: Ids) -> None:
+        if self._index is not None and self._index.contains(ids).any():
+            self._index.remove(ids)
+            if self.path is not None and self.path.exists():
+                self._index.save(self.path)
