@@ -269,7 +269,9 @@ class Gallery:
 
     # ---- people
 
-    def delete(self, *, label: str | None = None, photo: PhotoInput | None = None, where: Where | None = None) -> int:
+    def delete(
+        self, *, label: str | None = None, photo: PhotoInput | Photo | None = None, where: Where | None = None
+    ) -> int:
         """Remove templates for good: embedding, box, label and link, from the files too. How many were removed.
 
         label  a person; photo: what was enrolled from it (by its bytes); where: any condition, ``Where()`` for all.
@@ -280,7 +282,8 @@ class Gallery:
         if label is not None:
             where = Where(labels=frozenset({label}))
         elif photo is not None:
-            where = Where(photos=frozenset({self.engine.load(photo).digest}))
+            digest = photo.digest if isinstance(photo, Photo) else self.engine.read(photo).digest
+            where = Where(photos=frozenset({digest}))
         assert where is not None
         deleted = self.store.delete(where)
         if deleted:
