@@ -1014,15 +1014,15 @@ static void answer_in_float32(Job *job, size_t q0, size_t q1, Direct *mine)
     }
     for (size_t s = 0; s < search->n_segments; s++) {
         const Segment *segment = search->segments + s;
-        search->kernel->products(segment->rows, segment->n, D, probes, probe_stride, n, mine->scores + block * BLOCK,
-                                 stride);
+        float *scores = mine->scores + block * BLOCK;
+        search->kernel->products(segment->rows, segment->n, D, probes, probe_stride, n, scores, stride);
         for (size_t b = 0; b < blocks_of(segment); b++, block++) {
             const uint32_t live = live_rows(segment, b);
             for (uint32_t m = live; m; m &= m - 1)
                 passing++;
             for (uint32_t m = ~live; m; m &= m - 1)
                 for (size_t q = 0; q < n; q++)
-                    mine->scores[q * stride + block * BLOCK + lowest_bit(m)] = -INFINITY;
+                    scores[q * stride + b * BLOCK + lowest_bit(m)] = -INFINITY;
         }
     }
     uint64_t rescored = 0;
@@ -1057,7 +1057,10 @@ static void answer_directly(Job *job)
     const Search *search = job->search;
     const size_t D = search->dimension, wide = wide_stride(D), blocks = job->way == FLOAT32 ? job->n_blocks : 0;
     size_t probes = search->n_probes < DIRECT_PROBES ? search->n_probes : DIRECT_PROBES;
-    if (job->way == FLOAT32 && job->n_rows * D > 250000 && search->n_probes >= 8 * DIRECT_PROBES * (size_t)search->threads)
+    if (job->way == FLOAT64 && D > 256 && probes == DIRECT_PROBES)
+        probes /= 2; /* else they fill the nearest cache */
+    if (job->way == FLOAT32 && job->n_rows * D > 250000 &&
+        search->n_probes >= 8 * DIRECT_PROBES * (size_t)search->threads)
         probes *= 4; /* rows that come from far away meet more probes each time */
     const size_t heaps = job->way == FLOAT32 ? 1 : probes;
     Direct mine = {.guess = 0.3f};
@@ -1071,7 +1074,7 @@ static void answer_directly(Job *job)
         mine.exact = take(memory, &at, job->way == FLOAT64 ? heaps * DIRECT_ROWS * sizeof *mine.exact : 0);
         mine.copy = take(memory, &at, blocks ? probes * copy_stride(D) * sizeof *mine.copy : 0);
         mine.scores = take(memory, &at, blocks ? probes * score_stride(job) * sizeof *mine.scores : 0);
-        mine.peaks = take(memory, &at, blocks ? ((blocks + 3) / 4 + (blocks + 15) / 16) * BLOCK * sizeof *mine.peaks : 0);
+        mine.peaks = take(memory, &at, ((blocks + 3) / 4 + (blocks + 15) / 16) * BLOCK * sizeof *mine.peaks);
         mine.masks = take(memory, &at, blocks * sizeof *mine.masks);
         if (pass == 0) {
             block = malloc(at + 64);
@@ -1302,7 +1305,11 @@ Status facedex_search(Search *search, size_t *bad)
             job.way = FLOAT32;
     }
     /* roughly how long one thread takes, in microseconds, at 12 products a ns in float64, 30 in float32, 60 in codes */
-    const double cost = products / (job.way == FLOAT64 ? 12e3 : job.way == FLOAT32 ? 30e3 : 60e3);
+    double cost = products / (job.way == FLOAT64 ? 12e3 : job.way == FLOAT32 ? 30e3 : 60e3);
+    if (job.way != CODES) { /* tiny galleries: preparing a probe and sorting its answer take longer than the products */
+        const size_t answers = search->k < job.n_rows ? search->k : job.n_rows;
+        cost += (double)n * (0.1 + 3e-4 * (double)D + 0.03 * (double)answers);
+    }
     int threads = search->threads;
     if (cost / threads < 60) /* what two more threads cost at their slowest */
         threads = 1;
