@@ -135,6 +135,47 @@ static void check_scans(const Kernel *kernel)
     free(packed), free(block), free(mine), free(probes), free(init), free(total), free(thr), free(a), free(b), free(fine);
 }
 
+static void check_products(const Kernel *kernel)
+{
+    const size_t D = 1 + below(70), n = 1 + below(70), P = 1 + below(14), apart = D + below(9);
+    const size_t blocks = (n + BLOCK - 1) / BLOCK, stride = blocks * BLOCK + below(20);
+    float *rows = malloc(n * D * 4), *probes = malloc(((P - 1) * apart + D) * 4);
+    float *out = malloc(((P - 1) * stride + blocks * BLOCK) * 4);
+    uint32_t *masks = malloc(blocks * 4), *expected = malloc(blocks * 4);
+    for (size_t i = 0; i < n * D; i++)
+        rows[i] = (float)gauss();
+    for (size_t i = 0; i < (P - 1) * apart + D; i++)
+        probes[i] = (float)gauss();
+    kernel->products(rows, n, D, probes, apart, P, out, stride);
+    for (size_t q = 0; q < P; q++) {
+        const float *probe = probes + q * apart;
+        for (size_t r = 0; r < n; r++) {
+            double sum = 0, size = 0;
+            for (size_t d = 0; d < D; d++) {
+                sum += (double)rows[r * D + d] * probe[d];
+                size += fabs((double)rows[r * D + d] * probe[d]);
+            }
+            if (!(fabs(out[q * stride + r] - sum) <= 1.01 * (double)D / 16777216 * size))
+                printf("%s: product off by more than its bound, D %zu\n", kernel->name, D), exit(1);
+            if (kernel->dot32(rows + r * D, probe, D) != facedex_dot32_portable(rows + r * D, probe, D))
+                printf("%s: dot32 differs, D %zu\n", kernel->name, D), exit(1);
+        }
+        for (size_t r = n; r < blocks * BLOCK; r++)
+            out[q * stride + r] = -INFINITY;
+        const float cut = out[q * stride + below(n)];
+        if (kernel->reach(out + q * stride, blocks, cut, masks) !=
+                facedex_reach_portable(out + q * stride, blocks, cut, expected) ||
+            memcmp(masks, expected, blocks * 4) != 0)
+            printf("%s: reach differs\n", kernel->name), exit(1);
+    }
+    double square = 0;
+    for (size_t d = 0; d < D; d++)
+        square += (double)rows[d] * rows[d];
+    if (!(fabs(kernel->square(rows, D) - square) <= 1.01 * (double)D / 16777216 * square))
+        printf("%s: square off by more than its bound, D %zu\n", kernel->name, D), exit(1);
+    free(rows), free(probes), free(out), free(masks), free(expected);
+}
+
 typedef struct {
     double score;
     int64_t id;
@@ -220,6 +261,7 @@ int main(int argc, char **argv)
             continue;
         for (int i = 0; i < rounds; i++) {
             check_scans(*k);
+            check_products(*k);
             check_search(*k);
         }
         printf("%s: %d rounds\n", (*k)->name, rounds);

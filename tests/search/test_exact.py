@@ -144,6 +144,23 @@ def test_an_empty_index_finds_nobody(kernel: str) -> None:
     assert (similarities == -np.inf).all()
 
 
+@pytest.mark.parametrize("ids", ["no gaps", "gaps", "far apart", "shuffled"])
+@pytest.mark.parametrize("share", [0.5, 0.01])
+def test_allowed_ids_are_found_however_ids_lie(kernel: str, ids: str, share: float) -> None:
+    rng = np.random.default_rng(3)
+    rows = random_rows(1, 700, 16)
+    held = {
+        "no gaps": np.arange(5, 705), "gaps": np.arange(700) * 3, "far apart": np.arange(700) * 10**12,
+        "shuffled": rng.permutation(700),
+    }[ids]  # fmt: skip
+    index = ExactIndex.build(rows, held, kernel=kernel)
+    index.remove(held[::9])
+    chosen = rng.random(700) < share
+    allowed = rng.permutation(np.concatenate([held[chosen], [-4, -1, 2**62, int(held.max()) + 1]]))
+    passing = chosen & (np.arange(700) % 9 != 0)
+    same(index, rows[passing], held[passing], random_rows(2, 30, 16), 12, where=allowed)
+
+
 def test_no_probes_no_answers(kernel: str) -> None:
     similarities, ids = ExactIndex.build(random_rows(1, 50, 16), kernel=kernel).search(np.empty((0, 16), np.float32), 3)
     assert similarities.shape == ids.shape == (0, 3)

@@ -414,13 +414,7 @@ class ExactIndex:
                     words.append(words_of(mask))
                 return Filter(self, state, tuple(words))
             allowed = _as_ids(where, negative=True)
-            words = []
-            for segment, n in segments:
-                mask = np.zeros(n, dtype=np.bool_)
-                positions = segment.positions(allowed, n)
-                mask[positions[positions >= 0]] = True
-                words.append(words_of(mask))
-            return Filter(self, state, tuple(words))
+            return Filter(self, state, tuple(words_of(segment.among(allowed, n)) for segment, n in segments))
 
     def _of_filter(self, chosen: Filter) -> tuple[_State, tuple[Words, ...]]:
         """The newest state in which the rows of a filter's state stand where they stood."""

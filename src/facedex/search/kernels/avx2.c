@@ -12,7 +12,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-#define TARGET __attribute__((target("avx2,fma")))
+#define TARGET __attribute__((target("avx2,fma,popcnt")))
 #define INLINE static inline __attribute__((always_inline)) TARGET
 
 INLINE __m256i load(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
@@ -241,6 +241,123 @@ TARGET static void dots(const float *rows, size_t n_rows, size_t n, const double
         out[q * n_rows + r] = dot(rows, probes + q * stride, n);
 }
 
+/* 4 R rows x P probes, 12 sums: the lanes run along the dimension, so that nothing has to be transposed; four sums of
+ * four rows become one register at the end.  Rows beyond the last are the last one again. */
+#define PRODUCTS_TILE(R, P)                                                                                            \
+    TARGET static void products_tile##R##x##P(const float *const row[4 * R], size_t n, const float *probes,            \
+                                              size_t probe_stride, __m256i rest, float *out, size_t stride)            \
+    {                                                                                                                  \
+        __m256 acc[P][4 * R];                                                                                          \
+        UNROLL for (int q = 0; q < P; q++)                                                                             \
+            UNROLL for (int r = 0; r < 4 * R; r++)                                                                     \
+                acc[q][r] = _mm256_setzero_ps();                                                                       \
+        size_t d = 0;                                                                                                  \
+        for (; d + 8 <= n; d += 8) {                                                                                   \
+            __m256 p[P];                                                                                               \
+            UNROLL for (int q = 0; q < P; q++)                                                                         \
+                p[q] = _mm256_loadu_ps(probes + q * probe_stride + d);                                                 \
+            UNROLL for (int r = 0; r < 4 * R; r++) {                                                                   \
+                const __m256 x = _mm256_loadu_ps(row[r] + d);                                                          \
+                UNROLL for (int q = 0; q < P; q++)                                                                     \
+                    acc[q][r] = _mm256_fmadd_ps(x, p[q], acc[q][r]);                                                   \
+            }                                                                                                          \
+        }                                                                                                              \
+        if (d < n)                                                                                                     \
+            UNROLL for (int q = 0; q < P; q++) {                                                                       \
+                const __m256 p = _mm256_maskload_ps(probes + q * probe_stride + d, rest);                              \
+                UNROLL for (int r = 0; r < 4 * R; r++)                                                                 \
+                    acc[q][r] = _mm256_fmadd_ps(_mm256_maskload_ps(row[r] + d, rest), p, acc[q][r]);                   \
+            }                                                                                                          \
+        UNROLL for (int q = 0; q < P; q++)                                                                             \
+            UNROLL for (int r = 0; r < 4 * R; r += 4) {                                                                \
+                const __m256 sum = _mm256_hadd_ps(_mm256_hadd_ps(acc[q][r], acc[q][r + 1]),                            \
+                                                  _mm256_hadd_ps(acc[q][r + 2], acc[q][r + 3]));                       \
+                _mm_storeu_ps(out + q * stride + r,                                                                    \
+                              _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps(sum, 1)));                 \
+            }                                                                                                          \
+    }
+PRODUCTS_TILE(2, 1)
+PRODUCTS_TILE(1, 2)
+PRODUCTS_TILE(1, 3)
+
+TARGET static void products(const float *rows, size_t n_rows, size_t n, const float *probes, size_t probe_stride,
+                            size_t n_probes, float *out, size_t stride)
+{
+    const __m256i rest = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(n % 8)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    for (size_t r = 0; r < n_rows; r += 8) {
+        const float *row[8];
+        for (size_t i = 0; i < 8; i++)
+            row[i] = rows + (r + i < n_rows ? r + i : n_rows - 1) * n;
+        const size_t halves = n_rows - r > 4 ? 2 : 1;
+        size_t q = 0;
+        if (n_probes > 1)
+            for (size_t h = 0; h < halves; h++) {
+                for (q = 0; q + 3 <= n_probes && q + 4 != n_probes; q += 3) /* two and two, not three and one */
+                    products_tile1x3(row + 4 * h, n, probes + q * probe_stride, probe_stride, rest,
+                                     out + q * stride + r + 4 * h, stride);
+                for (; q + 2 <= n_probes; q += 2)
+                    products_tile1x2(row + 4 * h, n, probes + q * probe_stride, probe_stride, rest,
+                                     out + q * stride + r + 4 * h, stride);
+            }
+        else
+            products_tile2x1(row, n, probes, probe_stride, rest, out + r, stride);
+    }
+}
+
+TARGET static double dot32(const float *row, const float *probe, size_t n)
+{
+    __m256d lo = _mm256_setzero_pd(), hi = lo;
+    size_t d = 0;
+    for (; d + 8 <= n; d += 8) {
+        lo = _mm256_fmadd_pd(_mm256_cvtps_pd(_mm_loadu_ps(row + d)), _mm256_cvtps_pd(_mm_loadu_ps(probe + d)), lo);
+        hi = _mm256_fmadd_pd(_mm256_cvtps_pd(_mm_loadu_ps(row + d + 4)), _mm256_cvtps_pd(_mm_loadu_ps(probe + d + 4)),
+                             hi);
+    }
+    if (d < n) {
+        float r[8] = {0}, p[8] = {0};
+        memcpy(r, row + d, (n - d) * sizeof *r);
+        memcpy(p, probe + d, (n - d) * sizeof *p);
+        lo = _mm256_fmadd_pd(_mm256_cvtps_pd(_mm_loadu_ps(r)), _mm256_cvtps_pd(_mm_loadu_ps(p)), lo);
+        hi = _mm256_fmadd_pd(_mm256_cvtps_pd(_mm_loadu_ps(r + 4)), _mm256_cvtps_pd(_mm_loadu_ps(p + 4)), hi);
+    }
+    const __m256d four = _mm256_add_pd(lo, hi);
+    const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+}
+
+TARGET static float square(const float *x, size_t n)
+{
+    __m256 acc[4];
+    UNROLL for (int i = 0; i < 4; i++)
+        acc[i] = _mm256_setzero_ps();
+    size_t d = 0;
+    for (; d + 32 <= n; d += 32)
+        UNROLL for (int i = 0; i < 4; i++) {
+            const __m256 v = _mm256_loadu_ps(x + d + 8 * i);
+            acc[i] = _mm256_fmadd_ps(v, v, acc[i]);
+        }
+    float lane[8];
+    _mm256_storeu_ps(lane, _mm256_add_ps(_mm256_add_ps(acc[0], acc[1]), _mm256_add_ps(acc[2], acc[3])));
+    float sum = ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+    for (; d < n; d++)
+        sum += x[d] * x[d];
+    return sum;
+}
+
+TARGET static size_t reach(const float *values, size_t n_blocks, float cut, uint32_t *masks)
+{
+    const __m256 t = _mm256_set1_ps(cut);
+    size_t count = 0;
+    for (size_t b = 0; b < n_blocks; b++, values += BLOCK) {
+        uint32_t m[4];
+        UNROLL for (int v = 0; v < 4; v++)
+            m[v] = (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(values + 8 * v), t, _CMP_GE_OQ));
+        masks[b] = m[0] | m[1] << 8 | m[2] << 16 | m[3] << 24;
+        count += (size_t)_mm_popcnt_u32(masks[b]);
+    }
+    return count;
+}
+
 TARGET static void unpack4(const uint8_t *packed, size_t n_groups, uint8_t *block)
 {
     const __m256i low = _mm256_set1_epi8(15);
@@ -286,6 +403,7 @@ TARGET static void unpack8(const uint8_t *codes, size_t n_groups, uint8_t *block
 
 const Kernel facedex_avx2 = {
     .name = "avx2", .probe_limit8 = 63, .wraps = 1, .scan4 = scan4, .scan8 = scan8,
-    .refine = refine, .dot = dot, .dots = dots, .unpack4 = unpack4, .unpack8 = unpack8,
+    .refine = refine, .dot = dot, .dots = dots, .products = products, .reach = reach, .dot32 = dot32, .square = square,
+    .unpack4 = unpack4, .unpack8 = unpack8,
 };
 #endif

@@ -87,6 +87,12 @@ static int is_unit(const float *x, size_t dimension)
     return fabs(sum[0] + sum[1] + sum[2] + sum[3] - 1.0) <= 2 * UNIT_TOLERANCE;
 }
 
+/* The same, but in float32 first, whose error is below 3e-4 for D <= 4096: nearly always that decides. */
+static int is_unit_fast(const Kernel *kernel, const float *x, size_t dimension)
+{
+    return fabsf(kernel->square(x, dimension) - 1.0f) <= 2 * UNIT_TOLERANCE - 3e-4 || is_unit(x, dimension);
+}
+
 /* ---- encoding ---------------------------------------------------------------------------------------------------- */
 
 /* floor of v within lo...hi; without a call of floorf, which stops the compiler from vectorizing */
@@ -299,7 +305,9 @@ typedef struct {
     size_t span;       /* blocks of an item */
     size_t n_spans;    /* of all segments */
     size_t n_rows;
-    int direct;        /* so few rows that each is scored in float64 */
+    size_t n_blocks;
+    enum { CODES, FLOAT64, FLOAT32 } way; /* what the rows are first compared by */
+    size_t bad;        /* the first probe that is not of unit length, atomic; direct ways check as they go */
     size_t next;       /* item to take, atomic */
     int finishing;     /* 0: scanning, 1: rescoring */
     int failed;        /* out of memory, atomic */
@@ -342,6 +350,17 @@ static void raise_tau(uint32_t *tau, float value)
 #else
     if (from_bits(*tau) < value)
         *tau = to_bits(value);
+#endif
+}
+
+static void note_bad(Job *job, size_t q)
+{
+#ifdef FACEDEX_THREADS
+    size_t seen = LOAD(&job->bad);
+    while (q < seen && !__atomic_compare_exchange_n(&job->bad, &seen, q, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+#else
+    job->bad = q < job->bad ? q : job->bad;
 #endif
 }
 
@@ -641,7 +660,7 @@ static void find_thresholds(Job *job, size_t s, size_t first, size_t end, size_t
     const Probes *p = &job->probes;
     const Search *search = job->search;
     const Segment *segment = search->segments + s;
-    const size_t n = q1 - q0, k = search->k, want = k < 16 ? 2 : (2 * k + BLOCK - 1) / BLOCK;
+    const size_t n = q1 - q0, k = search->k, want = k < 16 ? 2 : (8 * k + BLOCK - 1) / BLOCK;
     const size_t blocks = end - first < want ? end - first : want;
     if (k > 256)
         return;
@@ -761,6 +780,14 @@ static void scan_item(Job *job, int thread, size_t item, uint8_t *scratch)
     }
 }
 
+/* The next part of a block of memory; without memory only the size of the block is computed. */
+static void *take(uint8_t *memory, size_t *at, size_t bytes)
+{
+    const size_t start = *at;
+    *at += (bytes + 63) / 64 * 64;
+    return memory ? memory + start : NULL;
+}
+
 /* ---- the answer -------------------------------------------------------------------------------------------------- */
 
 static int worse(Entry a, Entry b) { return a.score < b.score || (a.score == b.score && a.id > b.id); }
@@ -793,52 +820,110 @@ static void collect(Entry *heap, size_t *n, size_t k, Entry e)
         sink(heap, k, e);
 }
 
-/* Write the heap out, best first; pads with nobody. Empties it. */
-static void write_answer(const Search *search, size_t q, Entry *heap, size_t n)
+/* Sort best first, with room for as many beside: runs of 8 by insertion, then merged without a branch to mispredict. */
+static Entry *sort_entries(Entry *from, size_t n, Entry *to)
+{
+    enum { SHORT = 8 };
+    for (size_t first = 0; first < n; first += SHORT) {
+        const size_t end = first + SHORT < n ? first + SHORT : n;
+        for (size_t i = first + 1; i < end; i++) {
+            const Entry e = from[i];
+            size_t j = i;
+            for (; j > first && worse(from[j - 1], e); j--)
+                from[j] = from[j - 1];
+            from[j] = e;
+        }
+    }
+    for (size_t run = SHORT; run < n; run *= 2) {
+        for (size_t first = 0; first < n; first += 2 * run) {
+            const size_t middle = first + run < n ? first + run : n, end = middle + run < n ? middle + run : n;
+            size_t i = first, j = middle, at = first;
+            while (i < middle && j < end) {
+                const Entry a = from[i], b = from[j];
+                const size_t second = (a.score < b.score) | ((a.score == b.score) & (a.id > b.id));
+                to[at++] = *(second ? from + j : from + i);
+                i += 1 - second;
+                j += second;
+            }
+            memcpy(to + at, from + i, (middle - i) * sizeof *to);
+            memcpy(to + at + (middle - i), from + j, (end - j) * sizeof *to);
+        }
+        Entry *swapped = from;
+        from = to;
+        to = swapped;
+    }
+    return from;
+}
+
+/* Write the k best of n entries in any order; pads with nobody.  There is room for n more behind the entries. */
+static void write_answer(const Search *search, size_t q, Entry *entries, size_t n)
 {
     const size_t k = search->k;
     float *similarities = search->similarities + q * k;
     int64_t *ids = search->ids + q * k;
+    const Entry *sorted = sort_entries(entries, n, entries + n);
+    if (n > k)
+        n = k;
+    for (size_t i = 0; i < n; i++) {
+        similarities[i] = (float)sorted[i].score;
+        ids[i] = sorted[i].id;
+    }
     for (size_t i = n; i < k; i++) {
         similarities[i] = -INFINITY;
         ids[i] = -1;
-        if (search->scores)
-            search->scores[q * k + i] = -INFINITY;
     }
-    while (n) { /* the worst leaves the heap first */
-        const Entry e = heap[0];
-        n--;
-        similarities[n] = (float)e.score;
-        ids[n] = e.id;
-        if (search->scores)
-            search->scores[q * k + n] = e.score;
-        if (n)
-            sink(heap, n, heap[n]);
-    }
+    if (search->scores)
+        for (size_t i = 0; i < k; i++)
+            search->scores[q * k + i] = i < n ? sorted[i].score : -INFINITY;
 }
 
 enum { DIRECT_PROBES = 12, DIRECT_ROWS = 4 * BLOCK };
 
-/* Score every row in float64: for galleries so small that coding the probe costs more.
- * heaps has room for DIRECT_PROBES heaps of `room` entries, wide for as many probes, out for their scores. */
-static void answer_directly(Job *job, size_t q0, size_t q1, Entry *heaps, size_t room, double *wide, double *out)
+/* What a thread works with that compares rows directly. */
+typedef struct {
+    Entry *heaps;   /* one per probe, of `room` entries, which is twice what it ever holds */
+    size_t room;
+    double *wide;   /* probes in float64, zeros up to a multiple of 8 */
+    double *exact;  /* scores of DIRECT_ROWS rows per probe */
+    float *copy;    /* of the probes, at a distance that spreads them over the cache */
+    float *scores;  /* of all rows per probe */
+    float *peaks;   /* of groups of rows */
+    uint32_t *masks;
+    float guess;    /* where the last probe's k-th best was */
+} Direct;
+
+/* Not a power of two: else all probes would meet in the same few places of the cache. */
+static size_t wide_stride(size_t dimension) { return facedex_padded(dimension) + 8; }
+static size_t copy_stride(size_t dimension) { return (dimension + 15) / 16 * 16 + 16; }
+static size_t score_stride(const Job *job) { return job->n_blocks * BLOCK + 16; }
+
+static void widen_probe(const Search *search, size_t q, double *wide)
+{
+    const size_t D = search->dimension, stride = facedex_padded(D);
+    for (size_t d = 0; d < D; d++)
+        wide[d] = search->probes[q * D + d];
+    for (size_t d = D; d < stride; d++)
+        wide[d] = 0;
+}
+
+/* Score every row in float64: for galleries hardly larger than k. */
+static void answer_in_float64(Job *job, size_t q0, size_t q1, Direct *mine)
 {
     const Search *search = job->search;
-    const size_t D = search->dimension, k = search->k, n = q1 - q0, stride = facedex_padded(D);
+    const size_t D = search->dimension, k = search->k, n = q1 - q0, stride = wide_stride(D);
     size_t filled[DIRECT_PROBES] = {0};
     for (size_t q = 0; q < n; q++)
-        for (size_t d = 0; d < stride; d++)
-            wide[q * stride + d] = d < D ? search->probes[(q0 + q) * D + d] : 0;
+        widen_probe(search, q0 + q, mine->wide + q * stride);
     for (size_t s = 0; s < search->n_segments; s++) {
         const Segment *segment = search->segments + s;
         for (size_t first = 0; first < segment->n; first += DIRECT_ROWS) {
             const size_t rows = segment->n - first < DIRECT_ROWS ? segment->n - first : DIRECT_ROWS;
-            search->kernel->dots(segment->rows + first * D, rows, D, wide, stride, n, out);
+            search->kernel->dots(segment->rows + first * D, rows, D, mine->wide, stride, n, mine->exact);
             for (size_t r = 0; r < rows; r += BLOCK) {
                 const uint32_t live = live_rows(segment, (first + r) / BLOCK);
                 for (size_t q = 0; q < n; q++) {
-                    Entry *heap = heaps + q * room;
-                    const double *scores = out + q * rows + r;
+                    Entry *heap = mine->heaps + q * mine->room;
+                    const double *scores = mine->exact + q * rows + r;
                     for (uint32_t m = live; m; m &= m - 1) {
                         const uint32_t i = lowest_bit(m);
                         if (filled[q] < k || scores[i] >= heap[0].score)
@@ -849,7 +934,171 @@ static void answer_directly(Job *job, size_t q0, size_t q1, Entry *heaps, size_t
         }
     }
     for (size_t q = 0; q < n; q++)
-        write_answer(search, q0 + q, heaps + q * room, filled[q]);
+        write_answer(search, q0 + q, mine->heaps + q * mine->room, filled[q]);
+}
+
+/* out[8 b + i] = the largest of 4 values of block b; rounded up to whole blocks. Returns how many blocks came of it. */
+static size_t peaks(const float *values, size_t n_blocks, float *out)
+{
+    for (size_t b = 0; b < n_blocks; b++, values += BLOCK, out += 8)
+        for (int i = 0; i < 8; i++) {
+            const float x = values[i] > values[i + 8] ? values[i] : values[i + 8];
+            const float y = values[i + 16] > values[i + 24] ? values[i + 16] : values[i + 24];
+            out[i] = x > y ? x : y;
+        }
+    for (size_t b = n_blocks; b % 4; b++, out += 8)
+        for (int i = 0; i < 8; i++)
+            out[i] = -INFINITY;
+    return (n_blocks + 3) / 4;
+}
+
+/* A value that at least k of the scores reach, and few more; any such value is right.  Looked for among the peaks of
+ * groups, as long as there are many more groups than k: different groups are different rows. */
+static float find_reach(const Job *job, const float *scores, size_t k, Direct *mine)
+{
+    enum { FEW = 3 };
+    float *room[2] = {mine->peaks, mine->peaks + (job->n_blocks + 3) / 4 * BLOCK};
+    const float *values = scores;
+    size_t n = job->n_blocks;
+    for (int level = 0; k == 1 ? level == 0 || n > 1 : FEW * k <= n * 8; level++) {
+        if (k > 1 && n == 1)
+            break;
+        n = peaks(values, n, room[level % 2]);
+        values = room[level % 2];
+    }
+    if (k == 1) { /* of one block, 8 peaks are left */
+        float largest = values[0];
+        for (int i = 1; i < BLOCK; i++)
+            largest = values[i] > largest ? values[i] : largest;
+        return largest;
+    }
+    const float start = -1.5f;
+    float low = start, high = 1.5f, step = 0.03f, at = mine->guess;
+    for (int turn = 0; turn < 30 && low < high; turn++) {
+        const size_t count = job->search->kernel->reach(values, n, at, mine->masks);
+        if (count >= k) {
+            low = at;
+            if (count <= k + k / 8)
+                break;
+        } else
+            high = at;
+        if (low > start && high < 1.5f)
+            at = low + (high - low) * 0.5f;
+        else {
+            at += low > start ? step : -step;
+            step *= 2;
+            at = at < start ? start : at > 1.5f ? 1.5f : at;
+        }
+    }
+    mine->guess = low;
+    return low;
+}
+
+/* Score every row in float32, and in float64 whoever can be among the k best: rounding of a sum of D products moves it
+ * by at most D u / (1 - D u) times the lengths (Higham 2002, section 3.1), whatever the order and with fused products
+ * too.  If k rows reach t in float32, the k-th best is at least t - error, and so whoever is as good has t - 2 error. */
+static void answer_in_float32(Job *job, size_t q0, size_t q1, Direct *mine)
+{
+    const Search *search = job->search;
+    const size_t D = search->dimension, k = search->k, n = q1 - q0, stride = score_stride(job);
+    const double unit = (double)D / 16777216;
+    /* lengths within the tolerance; and room for float64 and for the rounding of the cut itself */
+    const float margin = (float)(2 * 1.01 * unit / (1 - unit) * (1 + 3 * UNIT_TOLERANCE) + 1e-6);
+    size_t passing = 0, block = 0, probe_stride = D;
+    const float *probes = search->probes + q0 * D;
+    if (n > 1 && job->n_blocks > 1) {
+        probe_stride = copy_stride(D);
+        for (size_t q = 0; q < n; q++)
+            memcpy(mine->copy + q * probe_stride, probes + q * D, D * sizeof *probes);
+        probes = mine->copy;
+    }
+    for (size_t s = 0; s < search->n_segments; s++) {
+        const Segment *segment = search->segments + s;
+        float *scores = mine->scores + block * BLOCK;
+        search->kernel->products(segment->rows, segment->n, D, probes, probe_stride, n, scores, stride);
+        for (size_t b = 0; b < blocks_of(segment); b++, block++) {
+            const uint32_t live = live_rows(segment, b);
+            for (uint32_t m = live; m; m &= m - 1)
+                passing++;
+            for (uint32_t m = ~live; m; m &= m - 1)
+                for (size_t q = 0; q < n; q++)
+                    scores[q * stride + b * BLOCK + lowest_bit(m)] = -INFINITY;
+        }
+    }
+    uint64_t rescored = 0;
+    for (size_t q = 0; q < n; q++) {
+        const float *scores = mine->scores + q * stride;
+        const float cut = passing > k ? find_reach(job, scores, k, mine) - margin : -2;
+        const size_t found = search->kernel->reach(scores, job->n_blocks, cut, mine->masks);
+        const int widened = found > 3;
+        rescored += found;
+        if (widened)
+            widen_probe(search, q0 + q, mine->wide);
+        size_t filled = 0;
+        block = 0;
+        for (size_t s = 0; s < search->n_segments; s++) {
+            const Segment *segment = search->segments + s;
+            for (size_t b = 0; b < blocks_of(segment); b++, block++)
+                for (uint32_t m = mine->masks[block]; m; m &= m - 1) {
+                    const size_t row = b * BLOCK + lowest_bit(m);
+                    const float *x = segment->rows + row * D;
+                    const double score = widened ? search->kernel->dot(x, mine->wide, D)
+                                                 : search->kernel->dot32(x, probes + q * probe_stride, D);
+                    mine->heaps[filled++] = (Entry){score, segment->ids[row]};
+                }
+        }
+        write_answer(search, q0 + q, mine->heaps, filled);
+    }
+    ADD(&job->rescored, rescored);
+}
+
+static void answer_directly(Job *job)
+{
+    const Search *search = job->search;
+    const size_t D = search->dimension, wide = wide_stride(D), blocks = job->way == FLOAT32 ? job->n_blocks : 0;
+    size_t probes = search->n_probes < DIRECT_PROBES ? search->n_probes : DIRECT_PROBES;
+    if (job->way == FLOAT64 && D > 256 && probes == DIRECT_PROBES)
+        probes /= 2; /* else they fill the nearest cache */
+    if (job->way == FLOAT32 && job->n_rows * D > 250000 &&
+        search->n_probes >= 8 * DIRECT_PROBES * (size_t)search->threads)
+        probes *= 4; /* rows that come from far away meet more probes each time */
+    const size_t heaps = job->way == FLOAT32 ? 1 : probes;
+    Direct mine = {.guess = 0.3f};
+    /* k may far exceed the rows there are; with many ties, all rows are rescored */
+    mine.room = 2 * (job->way == FLOAT64 && search->k < job->n_rows ? search->k : job->n_rows);
+    uint8_t *memory = NULL, *block = NULL;
+    for (int pass = 0; pass < 2; pass++) {
+        size_t at = 0;
+        mine.heaps = take(memory, &at, heaps * mine.room * sizeof *mine.heaps);
+        mine.wide = take(memory, &at, heaps * wide * sizeof *mine.wide);
+        mine.exact = take(memory, &at, job->way == FLOAT64 ? heaps * DIRECT_ROWS * sizeof *mine.exact : 0);
+        mine.copy = take(memory, &at, blocks ? probes * copy_stride(D) * sizeof *mine.copy : 0);
+        mine.scores = take(memory, &at, blocks ? probes * score_stride(job) * sizeof *mine.scores : 0);
+        mine.peaks = take(memory, &at, ((blocks + 3) / 4 + (blocks + 15) / 16) * BLOCK * sizeof *mine.peaks);
+        mine.masks = take(memory, &at, blocks * sizeof *mine.masks);
+        if (pass == 0) {
+            block = malloc(at + 64);
+            if (!block) {
+                STORE(&job->failed, 1);
+                return;
+            }
+            memory = block + (64 - (uintptr_t)block % 64);
+        }
+    }
+    for (size_t q; !LOAD(&job->failed) && (q = probes * ADD(&job->next, 1)) < search->n_probes;) {
+        const size_t end = q + probes < search->n_probes ? q + probes : search->n_probes;
+        for (size_t i = q; i < end; i++)
+            if (!is_unit_fast(search->kernel, search->probes + i * D, D)) {
+                note_bad(job, i);
+                goto done; /* other threads finish theirs: an earlier one may be worse */
+            }
+        if (job->way == FLOAT32)
+            answer_in_float32(job, q, end, &mine);
+        else
+            answer_in_float64(job, q, end, &mine);
+    }
+done:
+    free(block);
 }
 
 static void finish_probe(Job *job, size_t q, Entry *heap, double *probe)
@@ -900,20 +1149,18 @@ static void finish_probe(Job *job, size_t q, Entry *heap, double *probe)
 static void work(Job *job, int thread)
 {
     const Search *search = job->search;
+    if (job->way != CODES) {
+        answer_directly(job);
+        return;
+    }
     if (job->finishing) {
-        /* k may far exceed the rows there are */
-        const size_t room = (search->k < job->n_rows ? search->k : job->n_rows) + 1;
-        const size_t probes = job->direct ? DIRECT_PROBES : 1, wide = facedex_padded(search->dimension);
-        Entry *heap = malloc(probes * room * sizeof *heap);
-        double *probe = malloc(probes * (wide + DIRECT_ROWS) * sizeof *probe);
+        const size_t room = 2 * (search->k < job->n_rows ? search->k : job->n_rows);
+        Entry *heap = malloc(room * sizeof *heap + 1);
+        double *probe = malloc(facedex_padded(search->dimension) * sizeof *probe);
         if (!heap || !probe)
             STORE(&job->failed, 1);
-        for (size_t q; !LOAD(&job->failed) && (q = probes * ADD(&job->next, 1)) < search->n_probes;)
-            if (job->direct)
-                answer_directly(job, q, q + probes < search->n_probes ? q + probes : search->n_probes, heap, room,
-                                probe, probe + probes * wide);
-            else
-                finish_probe(job, q, heap, probe);
+        for (size_t q; !LOAD(&job->failed) && (q = ADD(&job->next, 1)) < search->n_probes;)
+            finish_probe(job, q, heap, probe);
         free(heap);
         free(probe);
         return;
@@ -974,14 +1221,7 @@ static void run(Job *job, int threads)
 
 /* ---- a search ---------------------------------------------------------------------------------------------------- */
 
-/* One block of memory for everything about the probes; without memory only its size is computed. */
-static void *take(uint8_t *memory, size_t *at, size_t bytes)
-{
-    const size_t start = *at;
-    *at += (bytes + 63) / 64 * 64;
-    return memory ? memory + start : NULL;
-}
-
+/* One block of memory for everything about the probes. */
 static size_t lay_out(Probes *p, uint8_t *memory, size_t n, size_t segments)
 {
     size_t at = 0;
@@ -1017,7 +1257,7 @@ static Status prepare(Job *job, float *rotated, float *signs, size_t *bad)
     }
     facedex_signs(D, signs);
     for (size_t q = 0; q < n; q++) {
-        if (!is_unit(search->probes + q * D, D)) {
+        if (!is_unit_fast(search->kernel, search->probes + q * D, D)) {
             *bad = q;
             return BAD_VECTOR;
         }
@@ -1048,18 +1288,28 @@ static Status prepare(Job *job, float *rotated, float *signs, size_t *bad)
 
 Status facedex_search(Search *search, size_t *bad)
 {
-    Job job = {.search = search, .threads = 1};
+    Job job = {.search = search, .threads = 1, .bad = SIZE_MAX};
     const size_t D = search->dimension, n = search->n_probes;
-    size_t n_blocks = 0;
     for (size_t s = 0; s < search->n_segments; s++) {
         job.n_rows += search->segments[s].n;
-        n_blocks += blocks_of(search->segments + s);
+        job.n_blocks += blocks_of(search->segments + s);
     }
+    const size_t n_blocks = job.n_blocks;
     const double products = (double)job.n_rows * (double)D * (double)n;
-    job.direct = !search->codes_only &&
-                 (job.n_rows <= search->k + search->k / 4 + 32 || job.n_rows * D <= (n <= 16 ? 131072 : 49152));
-    /* roughly how long one thread takes, in microseconds, at 12 products a ns in float64 and 60 in codes */
-    const double cost = products / (job.direct ? 12e3 : 60e3);
+    if (!search->codes_only) {
+        /* measured: the more are asked for, the more rows codes let through for a second look */
+        const size_t most = (n < 8 ? 30 : 90) * (search->k < 120 ? search->k : 120) + 1000;
+        if (job.n_rows <= search->k + search->k / 4 + 4)
+            job.way = FLOAT64;
+        else if (job.n_rows <= most && job.n_rows * D <= 2500000)
+            job.way = FLOAT32;
+    }
+    /* roughly how long one thread takes, in microseconds, at 12 products a ns in float64, 30 in float32, 60 in codes */
+    double cost = products / (job.way == FLOAT64 ? 12e3 : job.way == FLOAT32 ? 30e3 : 60e3);
+    if (job.way != CODES) { /* tiny galleries: preparing a probe and sorting its answer take longer than the products */
+        const size_t answers = search->k < job.n_rows ? search->k : job.n_rows;
+        cost += (double)n * (0.1 + 3e-4 * (double)D + 0.03 * (double)answers);
+    }
     int threads = search->threads;
     if (cost / threads < 60) /* what two more threads cost at their slowest */
         threads = 1;
@@ -1071,13 +1321,7 @@ Status facedex_search(Search *search, size_t *bad)
     p->bits = n < 24 ? 4 : 8;
     Status status = OK;
     uint8_t *memory = NULL, *lists = NULL;
-    if (job.direct) {
-        for (size_t q = 0; q < n; q++)
-            if (!is_unit(search->probes + q * D, D)) {
-                *bad = q;
-                return BAD_VECTOR;
-            }
-    } else {
+    if (job.way == CODES) {
         const size_t bytes = lay_out(p, NULL, n, search->n_segments);
         job.threads = threads;
         const size_t n_lists = (size_t)threads * n, best = search->k < 64 ? search->k : 64, items = 32 + best;
@@ -1112,7 +1356,11 @@ Status facedex_search(Search *search, size_t *bad)
     }
     if (!job.failed) {
         job.finishing = 1;
-        run(&job, job.direct ? threads : n < 16 ? 1 : threads);
+        run(&job, job.way == CODES && n < 16 ? 1 : threads);
+    }
+    if (job.bad < n) {
+        *bad = job.bad;
+        status = BAD_VECTOR;
     }
     search->counts[0] = job.refined;
     search->counts[1] = job.rescored;

@@ -37,6 +37,11 @@ enum {
  * dot     the similarity by definition: eight interleaved float64 sums; see reference.py.
  * dots    the same for n_rows rows and n_probes probes (wide, at a distance of `stride` doubles, zeros up to a multiple
  *         of 8): out[q * n_rows + r].
+ * dot32   the same from a float32 probe: for one or two rows, which a conversion of the probe would not pay for.
+ * square  |x|^2 in float32, in any order of summation.
+ * products   float32 similarities, in any order of summation, with probes at a distance of `probe_stride`, at
+ *         out[q * stride + r]; up to the next multiple of 32 rows, anything may be written behind those of a probe.
+ * reach   per block of 32 values the mask of those >= cut; returns how many.
  * unpack4, unpack8   a block of packed4, or 32 rows of codes8, into the layout of scan8.
  */
 typedef struct {
@@ -52,6 +57,11 @@ typedef struct {
     double (*dot)(const float *row, const double *probe, size_t n);
     void (*dots)(const float *rows, size_t n_rows, size_t n, const double *probes, size_t stride, size_t n_probes,
                  double *out);
+    void (*products)(const float *rows, size_t n_rows, size_t n, const float *probes, size_t probe_stride,
+                     size_t n_probes, float *out, size_t stride);
+    double (*dot32)(const float *row, const float *probe, size_t n);
+    float (*square)(const float *x, size_t n);
+    size_t (*reach)(const float *values, size_t n_blocks, float cut, uint32_t *masks);
     void (*unpack4)(const uint8_t *packed, size_t n_groups, uint8_t *block);
     void (*unpack8)(const uint8_t *codes, size_t n_groups, uint8_t *block);
 } Kernel;
@@ -75,6 +85,11 @@ extern const Kernel facedex_neon;
 double facedex_dot_portable(const float *row, const double *probe, size_t n);
 void facedex_dots_portable(const float *rows, size_t n_rows, size_t n, const double *probes, size_t stride,
                            size_t n_probes, double *out);
+void facedex_products_portable(const float *rows, size_t n_rows, size_t n, const float *probes, size_t probe_stride,
+                               size_t n_probes, float *out, size_t stride);
+double facedex_dot32_portable(const float *row, const float *probe, size_t n);
+float facedex_square_portable(const float *x, size_t n);
+size_t facedex_reach_portable(const float *values, size_t n_blocks, float cut, uint32_t *masks);
 int32_t facedex_refine_portable(const uint8_t *code, const int16_t *probe, size_t n);
 void facedex_unpack4_portable(const uint8_t *packed, size_t n_groups, uint8_t *block);
 void facedex_unpack8_portable(const uint8_t *codes, size_t n_groups, uint8_t *block);

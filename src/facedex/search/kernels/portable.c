@@ -81,6 +81,62 @@ void facedex_dots_portable(const float *rows, size_t n_rows, size_t n, const dou
             out[q * n_rows + r] = facedex_dot_portable(rows + r * n, probes + q * stride, n);
 }
 
+double facedex_dot32_portable(const float *row, const float *probe, size_t n)
+{
+    double lane[8] = {0};
+    size_t d = 0;
+    for (; d + 8 <= n; d += 8)
+        for (int i = 0; i < 8; i++)
+            lane[i] += (double)row[d + i] * probe[d + i];
+    for (int i = 0; d < n; d++, i++)
+        lane[i] += (double)row[d] * probe[d];
+    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+}
+
+float facedex_square_portable(const float *x, size_t n)
+{
+    float lane[8] = {0};
+    size_t d = 0;
+    for (; d + 8 <= n; d += 8)
+        for (int i = 0; i < 8; i++)
+            lane[i] += x[d + i] * x[d + i];
+    for (int i = 0; d < n; d++, i++)
+        lane[i] += x[d] * x[d];
+    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+}
+
+void facedex_products_portable(const float *rows, size_t n_rows, size_t n, const float *probes, size_t probe_stride,
+                               size_t n_probes, float *out, size_t stride)
+{
+    for (size_t r = 0; r < n_rows; r++, rows += n)
+        for (size_t q = 0; q < n_probes; q++) {
+            const float *probe = probes + q * probe_stride;
+            float lane[8] = {0};
+            size_t d = 0;
+            for (; d + 8 <= n; d += 8)
+                for (int i = 0; i < 8; i++)
+                    lane[i] += rows[d + i] * probe[d + i];
+            for (int i = 0; d < n; d++, i++)
+                lane[i] += rows[d] * probe[d];
+            out[q * stride + r] =
+                ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+        }
+}
+
+size_t facedex_reach_portable(const float *values, size_t n_blocks, float cut, uint32_t *masks)
+{
+    size_t count = 0;
+    for (size_t b = 0; b < n_blocks; b++, values += BLOCK) {
+        uint32_t mask = 0;
+        for (int r = 0; r < BLOCK; r++) {
+            mask |= (uint32_t)(values[r] >= cut) << r;
+            count += values[r] >= cut;
+        }
+        masks[b] = mask;
+    }
+    return count;
+}
+
 void facedex_unpack4_portable(const uint8_t *packed, size_t n_groups, uint8_t *block)
 {
     for (size_t j = 0; j < n_groups / 2; j++, packed += 128, block += 256)
@@ -100,5 +156,7 @@ void facedex_unpack8_portable(const uint8_t *codes, size_t n_groups, uint8_t *bl
 const Kernel facedex_portable = {
     .name = "portable", .probe_limit8 = 127, .wraps = 0, .scan4 = scan4, .scan8 = scan8,
     .refine = facedex_refine_portable, .dot = facedex_dot_portable, .dots = facedex_dots_portable,
+    .products = facedex_products_portable, .reach = facedex_reach_portable,
+    .dot32 = facedex_dot32_portable, .square = facedex_square_portable,
     .unpack4 = facedex_unpack4_portable, .unpack8 = facedex_unpack8_portable,
 };
