@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facedex.errors import ArgumentInvalid, DimensionMismatch, EmbeddingInvalid, IndexCorrupt, IndexUnavailable
-from facedex.search import ann_codes, ann_file
+from facedex.search import ann_codes, ann_file, reference
 from facedex.search.contract import Ids
 
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -386,7 +386,7 @@ class ApproximateIndex:
             margin = np.float32(2 * 2.1 * self.dimension * 2.0**-24)
             near = np.flatnonzero(rough >= np.partition(rough, len(rough) - k)[len(rough) - k] - margin)
             rows, candidates = rows[near], candidates[near]
-        exact = similarities_of(rows, probe)
+        exact = reference.similarities(rows, probe)
         order = np.lexsort((self._ids[candidates], -exact))[:k]
         return exact[order], candidates[order]
 
@@ -747,23 +747,6 @@ class _Build:
 
 def _overlaps(index: ApproximateIndex, ids: Ids) -> bool:
     return bool(len(ids)) and int(np.min(ids)) <= index._sequence
-
-
-def similarities_of(rows: npt.NDArray[np.float32], probe: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Cosine of each row with the probe: products exact in float64, dimension d added to lane d % 8 in rising order,
-    lanes folded in halves, which is how the exact index adds them.
-
-    rows (N, D), probe (D,) float32 of length 1. Returns (N,) float64.
-    """
-    products = rows.astype(np.float64) * probe.astype(np.float64)
-    if products.shape[1] % 8:
-        products = np.pad(products, ((0, 0), (0, -products.shape[1] % 8)))
-    # a sum over an axis that is not the last adds slice after slice
-    lanes = np.add.reduce(products.reshape(len(rows), products.shape[1] // 8, 8), axis=1)
-    four = lanes[:, :4] + lanes[:, 4:]
-    two = four[:, :2] + four[:, 2:]
-    total: npt.NDArray[np.float64] = two[:, 0] + two[:, 1]
-    return total
 
 
 def _as_ids(ids: Any) -> Ids:
