@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,14 +23,22 @@ from facedex.stores.checks import (
     storable_ids,
     storable_text,
 )
-from facedex.stores.contract import Added, Change, ChangeKind, PhotoRecord, Store
+from facedex.stores.contract import (
+    ABSENT,
+    EPOCH,
+    MICROSECOND,
+    Added,
+    Change,
+    ChangeKind,
+    Facts,
+    PhotoRecord,
+    Store,
+)
 from facedex.stores.sqlite_file import SQLiteFile
 from facedex.types import Box, EmbeddingSpace, Person, StoredTemplate, Template, Where
 
 __all__ = ["SQLiteStore"]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _KINDS = (ChangeKind.ADDED, ChangeKind.RELABELED, ChangeKind.DELETED)
 _GEOMETRY = np.dtype([("box", "<f8", (4,)), ("landmarks", "<f4", (5, 2)), ("score", "<f8")])
 _FLOAT32 = np.dtype("<f4")
@@ -119,7 +126,6 @@ class SQLiteStore(Store):
             name_ids = _name_ids(connection, {template.label for template in templates})
             present = _present(connection, contents)
             (sequence,) = connection.execute("SELECT sequence FROM state").fetchone()
-            enrolled = (datetime.now(UTC) - _EPOCH) // _MICROSECOND
             faces: list[tuple[object, ...]] = []
             entries: list[tuple[object, ...]] = []
             added: list[Added] = []
@@ -144,7 +150,7 @@ class SQLiteStore(Store):
                         _key(content),
                         photo_ids[bytes.fromhex(template.photo_digest)],
                         None if template.label is None else name_ids[template.label],
-                        enrolled,
+                        batch.enrolled[n],
                     )
                 )
             if faces:
@@ -217,10 +223,10 @@ class SQLiteStore(Store):
             found.update((stored.id, stored) for stored in self._fetch(wanted[start : start + _PAGE]))
         return [found[n] for n in wanted if n in found]
 
-    def scan(self, where: Where | None = None) -> Iterator[StoredTemplate]:
+    def scan(self, where: Where | None = None, *, after: int = 0) -> Iterator[StoredTemplate]:
         if where is not None:
             check_where(where)
-        return self._scan(where)
+        return self._scan(where, after)
 
     def ids(self, where: Where | None = None) -> npt.NDArray[np.int64]:
         if where is not None:
@@ -268,6 +274,28 @@ class SQLiteStore(Store):
             yield ids, matrix
             after = int(ids[-1])
 
+    def facts(self, after: int = 0, *, keys: Sequence[str] = (), batch: int = 8192) -> Iterator[Facts]:
+        check_limit(batch)
+        columns, tables = "e.id, n.text, e.enrolled", "entry e LEFT JOIN name n ON n.id = e.label"
+        if keys:
+            columns, tables = f"{columns}, f.metadata", f"{tables} JOIN face f ON f.id = e.id"
+        while True:
+            with self._file.reading() as connection:
+                rows = connection.execute(
+                    f"SELECT {columns} FROM {tables} WHERE e.id > ? ORDER BY e.id LIMIT ?",  # noqa: S608
+                    (after, batch),
+                ).fetchall()
+            if not rows:
+                return
+            after = rows[-1][0]
+            metadata = [json.loads(row[3] or "{}") for row in rows] if keys else []
+            yield Facts(
+                np.array([row[0] for row in rows], np.int64),
+                [row[1] for row in rows],
+                np.array([row[2] for row in rows], np.int64),
+                {key: [each.get(key, ABSENT) for each in metadata] for key in keys},
+            )
+
     def sequence(self) -> int:
         self._file.scrub_if_due()
         with self._file.reading() as connection:
@@ -302,6 +330,16 @@ class SQLiteStore(Store):
                         if not faceless:
                             known.add(label)
         return {digest: frozenset(found) for digest, found in labels.items()}
+
+    def faceless(self, after: str = "", limit: int = 10_000) -> list[str]:
+        check_limit(limit)
+        with self._file.reading() as connection:
+            rows = connection.execute(
+                """SELECT lower(hex(digest)) AS text FROM photo WHERE listed AND text > ?
+                AND NOT EXISTS (SELECT 1 FROM entry WHERE photo = photo.id) ORDER BY text LIMIT ?""",
+                (after, limit),
+            ).fetchall()
+        return [text for (text,) in rows]
 
     def people(self, after: str | None = None, limit: int | None = None) -> list[Person]:
         check_limit(limit)
@@ -355,13 +393,13 @@ class SQLiteStore(Store):
         self._space = space
         return space
 
-    def _scan(self, where: Where | None) -> Iterator[StoredTemplate]:
+    def _scan(self, where: Where | None, after: int) -> Iterator[StoredTemplate]:
         if where is not None:
             wanted = self.ids(where)
+            wanted = wanted[wanted > after]
             for start in range(0, len(wanted), _PAGE):
                 yield from self._fetch(wanted[start : start + _PAGE].tolist())
             return
-        after = 0
         while True:
             with self._file.reading() as connection:
                 rows = connection.execute(
@@ -395,7 +433,7 @@ class SQLiteStore(Store):
                 label=label,
                 metadata={} if metadata is None else json.loads(metadata),
             )
-            return StoredTemplate(number, template, _EPOCH + enrolled * _MICROSECOND)
+            return StoredTemplate(number, template, EPOCH + enrolled * MICROSECOND)
         except (struct.error, ValueError, TypeError, AttributeError, OverflowError) as error:
             raise self._damaged(f"template {number} cannot be read ({error})") from error
 
@@ -603,7 +641,7 @@ def _matching(connection: Any, where: Where) -> list[int]:
     for moment, comparison in ((where.enrolled_after, ">="), (where.enrolled_before, "<")):
         if moment is not None:
             conditions.append(f"e.enrolled {comparison} ?")
-            values.append((moment - _EPOCH) // _MICROSECOND)
+            values.append((moment - EPOCH) // MICROSECOND)
     tables, columns = "entry e", "e.id"
     for key, value in where.metadata.items():
         tables, columns = "entry e JOIN face f ON f.id = e.id", "e.id, f.metadata"
