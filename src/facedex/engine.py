@@ -233,10 +233,9 @@ class Gallery:
         self._check_space()
         faces = self.engine.embed(probe, bgr=bgr)
         probes = np.stack([face.embedding for face in faces if face.embedding is not None])
-        allowed = None if where is None else self.store.ids(where)
         threads = self.engine.settings.threads
         for _ in range(_LOOKS):
-            similarities, ids = self._projection.search(probes, k, mode=mode, threads=threads, where=allowed)
+            similarities, ids = self._projection.search(probes, k, mode=mode, threads=threads, where=where)
             wanted = {int(id) for id in ids.flat if id >= 0}
             stored = {each.id: each for each in self.store.get(sorted(wanted))}
             if len(stored) == len(wanted):

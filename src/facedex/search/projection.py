@@ -21,9 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from facedex.errors import ArgumentInvalid, IndexUnavailable, SearchDriverMissing, SearchError
+from facedex.search.columns import Columns
 from facedex.search.contract import Ids
 from facedex.search.exact import ExactIndex
 from facedex.stores.contract import ChangeKind, Store
+from facedex.types import Where
 
 if TYPE_CHECKING:
     from facedex.search.ann import ApproximateIndex
@@ -67,6 +69,7 @@ class Projection:
         self._store = store
         self._exact = _Exact(store)
         self._approximate = _Approximate(store)
+        self._columns = Columns(store)
 
     def search(
         self,
@@ -75,7 +78,7 @@ class Projection:
         *,
         mode: Mode = "auto",
         threads: int | None = None,
-        where: Ids | None = None,
+        where: Where | None = None,
     ) -> tuple[npt.NDArray[np.float32], Ids]:
         """The k most similar enrolled faces of each probe, over everything committed before the call.
 
@@ -83,15 +86,18 @@ class Projection:
                  "auto": exact, but for a single probe in a gallery of over two million whose approximate index was
                  measured to be faster and to find 99 of 100.
         threads  how many at most; None: all cores.
-        where    only these template ids are candidates; None: all.
+        where    only templates that pass are candidates; None: all.
         Returns  similarities (Q, k) float32 and template ids (Q, k) int64; -inf and -1 where fewer exist.
         Raises   ArgumentInvalid for mode "ann" without an approximate index.
         """
         if mode not in ("auto", "exact", "ann"):
             raise ArgumentInvalid(f"mode must be 'auto', 'exact' or 'ann', got {mode!r}.", mode=mode)
         if mode == "ann" or (mode == "auto" and len(probes) == 1 and where is None and self._approximate.pays()):
-            return self._approximate.search(probes, k, threads, where)
-        return self._exact.search(probes, k, threads, where)
+            return self._approximate.search(probes, k, threads, self._allowed(where))
+        return self._exact.search(probes, k, threads, self._allowed(where))
+
+    def _allowed(self, where: Where | None) -> Ids | None:
+        return None if where is None else self._columns.passing(where)
 
     def save(self, progress: Callable[[int, int], None] | None = None) -> SavedIndex:
         """Bring the exact index up to date and write it beside the store.
