@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -200,6 +201,53 @@ def _print_report(output: Output, report: EnrollmentReport) -> None:
                 output.log.print(f"  {photo}  {message}".rstrip(), markup=False, soft_wrap=True)
 
 
+def _moment(text: str | None) -> datetime | None:
+    """A date or a date with a time; the machine's own zone when none is said."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError(f"a time is 2026-11-22 or 2026-11-22T17:30 or …T17:30+01:00, got {text!r}") from None
+    return moment if moment.tzinfo else moment.astimezone()
+
+
+def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a condition on candidates; the command gets it as ``where``, None without any."""
+    options = (
+        click.option("--label", "labels", multiple=True, help="Only candidates with this label; may be repeated."),
+        click.option(
+            "--not-label", "not_labels", multiple=True, help="No candidates with this label; may be repeated."
+        ),
+        click.option("--meta", "pairs", multiple=True, metavar="KEY=VALUE", help="Only candidates that have it."),
+        click.option("--since", metavar="TIME", help="Only candidates enrolled at this date or time, or after."),
+        click.option("--until", metavar="TIME", help="Only candidates enrolled before."),
+    )
+
+    @wraps(command)
+    def filtered(
+        *args: Any,
+        labels: Sequence[str],
+        not_labels: Sequence[str],
+        pairs: Sequence[str],
+        since: str | None,
+        until: str | None,
+        **rest: Any,
+    ) -> Any:
+        where = Where(
+            labels=frozenset(labels) or None,
+            not_labels=frozenset(not_labels) or None,
+            metadata=dict(_pair(pair) for pair in pairs),
+            enrolled_after=_moment(since),
+            enrolled_before=_moment(until),
+        )
+        return command(*args, where=None if where == Where() else where, **rest)
+
+    for option in reversed(options):
+        filtered = option(filtered)
+    return filtered
+
+
 @main.command()
 @click.argument("probes", nargs=-1, required=True)
 @click.option("-k", default=5, show_default=True, type=click.IntRange(min=1), help="Candidates for each face.")
@@ -207,11 +255,19 @@ def _print_report(output: Output, report: EnrollmentReport) -> None:
 @click.option("--page", type=click.Path(dir_okay=False), help="Write a self-contained HTML page.")
 @click.option("--picture", type=click.Path(dir_okay=False), help="Write a contact sheet (PNG, JPEG, …).")
 @_command(gallery=True)
+@_filters
 def search(
-    output: Output, gallery: Gallery, probes: Sequence[str], k: int, mode: Mode, page: str | None, picture: str | None
+    output: Output,
+    gallery: Gallery,
+    probes: Sequence[str],
+    k: int,
+    mode: Mode,
+    page: str | None,
+    picture: str | None,
+    where: Where | None,
 ) -> int:
     """Who is this? Ranked candidates for each face of each probe photo."""
-    results = [_searched(gallery, probe, k, mode) for source in probes for probe in find_photos(source)]
+    results = [_searched(gallery, probe, k, mode, where) for source in probes for probe in find_photos(source)]
     failed = [result for result in results if result.error]
     engine = gallery.engine
     load = lru_cache(maxsize=16)(engine.load)  # the same enrolled photos come up again and again
@@ -228,11 +284,11 @@ def search(
     return SOME_FAILED if failed else 0
 
 
-def _searched(gallery: Gallery, probe: Any, k: int, mode: Mode) -> ProbeResult:
+def _searched(gallery: Gallery, probe: Any, k: int, mode: Mode, where: Where | None) -> ProbeResult:
     photo = None
     try:
         photo = gallery.engine.load(probe.source)
-        return ProbeResult(probe.name, photo, tuple(gallery.search(photo, k=k, mode=mode)))
+        return ProbeResult(probe.name, photo, tuple(gallery.search(photo, k=k, where=where, mode=mode)))
     except PhotoError as error:
         return ProbeResult(probe.name, photo, error=error.message)
 
@@ -258,7 +314,7 @@ def _print_results(output: Output, results: Sequence[ProbeResult], written: Sequ
             box = ", ".join(f"{v:.0f}" for v in found.face.box)
             out.print(f"  face {number} at ({box}), detection score {found.face.detection_score:.2f}", style="dim")
             if not found.candidates:
-                out.print("    the gallery is empty")
+                out.print("    no candidate: nobody enrolled, or nobody that passes")
             for c in found.candidates:
                 out.print(
                     f"    {c.rank}. {c.label or '(no label)':24} similarity {c.similarity:6.3f}  "
