@@ -49,7 +49,7 @@ bench-enroll: .venv/dev
 
 bench-search: .venv/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/search/run.py --mode table
+	env -u OPENBLAS_CORETYPE $(BIN)/python -m benchmarks.search.run --mode table
 
 operating-points: .venv/dev
 	$(BIN)/python -m benchmarks.operating_points
