@@ -26,7 +26,7 @@ import numpy.typing as npt
 from facedex.errors import ArgumentInvalid, DimensionMismatch, IndexCorrupt, IndexUnavailable
 from facedex.search import ann_codes, ann_file, reference
 from facedex.search.checks import as_ids, check_rows, check_unit, whole
-from facedex.search.contract import Ids
+from facedex.search.contract import Allowed, Ids
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with a stage (``read``, ``train``, ``code``, ``measure``), how much of it is done, and of how much (0: not
@@ -309,13 +309,13 @@ class ApproximateIndex:
         probes: npt.NDArray[np.float32],
         k: int = 10,
         threads: int | None = None,
-        where: npt.ArrayLike | None = None,
+        where: Allowed | None = None,
     ) -> tuple[npt.NDArray[np.float32], Ids]:
         """About the k most similar rows of each probe.
 
         probes   (Q, D) float32 unit rows.
         threads  how many at most; default one for a single probe (more only wait for each other), all for several.
-        where    ids that may be answered; None: all.
+        where    which rows may be an answer; None: all.
         Returns  similarities (Q, k) float32 as exact search gives them and ids (Q, k) int64, best first, equal
                  similarities by id; -inf and -1 where there are fewer.
         Raises   DimensionMismatch, EmbeddingInvalid, ArgumentInvalid.
@@ -328,14 +328,23 @@ class ApproximateIndex:
         similarities = np.full((len(probes), k), -np.inf, np.float32)
         found = np.full((len(probes), k), -1, np.int64)
         with self._gate.reading():
-            allowed = None
-            if where is not None:
-                allowed = self._positions(np.unique(as_ids(where, negative=True)))
-                allowed = allowed[allowed >= 0]
+            allowed = None if where is None else self._allowed(where)
             for q, candidates in enumerate(self._candidates(probes, k, threads, allowed, self.effort)):
                 best, positions = self._best(probes[q], candidates, k)
                 similarities[q, : len(best)], found[q, : len(best)] = best, self._ids[positions]
         return similarities, found
+
+    def _allowed(self, where: Allowed) -> npt.NDArray[np.int64]:
+        """Positions of the rows that may be an answer, rising, removed ones left out."""
+        alive = np.flatnonzero(~self._removed[: self._used])
+        if callable(where):
+            return alive[where(self._ids[alive])]
+        if isinstance(where, np.ndarray) and where.dtype == np.bool_:
+            if where.shape != alive.shape:
+                raise ArgumentInvalid(f"The mask has shape {where.shape}; expected {alive.shape}, as the index's ids.")
+            return alive[where]
+        positions = self._positions(np.unique(as_ids(where, negative=True)))
+        return np.sort(positions[positions >= 0])
 
     def _candidates(
         self,

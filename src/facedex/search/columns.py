@@ -19,13 +19,38 @@ from facedex.stores.checks import check_where
 from facedex.stores.contract import ABSENT, EPOCH, MICROSECOND, Absent, ChangeKind, Store
 from facedex.types import MetadataValue, Where
 
-__all__ = ["Columns"]
+__all__ = ["Columns", "Passing"]
 
 _CHANGES_AT_ONCE: Final = 10_000
 _GONE: Final = -1
 
 Value = TypeVar("Value")
 Mask = npt.NDArray[np.bool_]
+
+
+class Passing:
+    """The templates that pass a filter, at one moment: a predicate that an index asks, or their ids."""
+
+    def __init__(self, held: Ids, mask: Mask) -> None:
+        """held: every template's id, rising; mask: which pass."""
+        self._held, self._mask = held, mask
+
+    @property
+    def ids(self) -> Ids:
+        """``(N,)`` int64, rising."""
+        return self._held[self._mask]
+
+    def __call__(self, ids: Ids) -> Mask:
+        """Which of these ids pass, ``(N,)`` bool; an id that was not there then does not."""
+        held, mask = self._held, self._mask
+        if not len(held) or not len(ids):
+            return np.zeros(len(ids), np.bool_)
+        first = int(np.searchsorted(held, ids[0]))
+        if np.array_equal(held[first : first + len(ids)], ids):  # an index that holds what we hold, in our order
+            return mask[first : first + len(ids)]
+        at = np.minimum(np.searchsorted(held, ids), len(held) - 1)
+        found: Mask = (held[at] == ids) & mask[at]
+        return found
 
 
 class Columns:
@@ -47,10 +72,11 @@ class Columns:
         self._labels: _Coded[str | None] = _Coded()
         self._metadata: dict[str, _Coded[tuple[type, MetadataValue] | Absent]] = {}
 
-    def passing(self, where: Where) -> Ids:
-        """Ids of the templates that pass, rising, over everything committed before the call; ``(N,)`` int64.
+    def passing(self, where: Where) -> Passing | Ids:
+        """The templates that pass, over everything committed before the call.
 
-        Raises  ArgumentInvalid; StoreError.
+        Returns  what the store found as ``(N,)`` int64 rising ids, what the columns found as a predicate.
+        Raises   ArgumentInvalid; StoreError.
         """
         check_where(where)
         first, self._asked = not self._asked, True
@@ -58,8 +84,7 @@ class Columns:
             return self._store.ids(where)
         with self._lock:
             self._refresh(where.metadata)
-            ids: Ids = self._ids.used[self._mask(where)]
-            return ids
+            return Passing(self._ids.used, self._mask(where))
 
     def _mask(self, where: Where) -> Mask:
         mask: Mask = self._labels.codes != _GONE

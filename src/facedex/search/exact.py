@@ -385,7 +385,9 @@ class ExactIndex:
             if callable(where):
                 words = []
                 for segment, n in segments:
-                    mask = np.asarray(where(segment.ids[:n].copy()))
+                    held = segment.ids[:n]
+                    held.flags.writeable = False
+                    mask = np.asarray(where(held))
                     if mask.dtype != np.bool_ or mask.shape != (n,):
                         raise ArgumentInvalid(
                             f"The predicate gave {mask.dtype} of shape {mask.shape} for {n} ids; "

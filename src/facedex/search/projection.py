@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from facedex.errors import ArgumentInvalid, IndexUnavailable, SearchDriverMissing, SearchError
 from facedex.search.columns import Columns
-from facedex.search.contract import Ids
+from facedex.search.contract import Allowed, Ids
 from facedex.search.exact import ExactIndex
 from facedex.stores.contract import ChangeKind, Store
 from facedex.types import Where
@@ -96,7 +96,7 @@ class Projection:
             return self._approximate.search(probes, k, threads, self._allowed(where))
         return self._exact.search(probes, k, threads, self._allowed(where))
 
-    def _allowed(self, where: Where | None) -> Ids | None:
+    def _allowed(self, where: Where | None) -> Allowed | None:
         return None if where is None else self._columns.passing(where)
 
     def save(self, progress: Callable[[int, int], None] | None = None) -> SavedIndex:
@@ -159,7 +159,7 @@ class _Kept(ABC, Generic[Kind]):
         """The saved index is of no use: begin from the store."""
 
     def search(
-        self, probes: npt.NDArray[np.float32], k: int, threads: int | None, where: Ids | None
+        self, probes: npt.NDArray[np.float32], k: int, threads: int | None, where: Allowed | None
     ) -> tuple[npt.NDArray[np.float32], Ids]:
         index = self.fresh()
         if index is None:
