@@ -159,7 +159,8 @@ def _fields(table: dict[str, Any], *same: str, **renamed: str) -> dict[str, Any]
 
 
 def _crop(table: dict[str, Any]) -> Crop:
-    return Crop(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    return Crop(**fields)
 
 
 def _shipped() -> tuple[ModelCard, ...]:
