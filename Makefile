@@ -37,11 +37,11 @@ check: .venv/dev
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/facedex models pull
+	$(BIN)/facedex models pull --all
 	$(BIN)/pytest -n auto -m "not heavy"
 
 test-heavy: .venv/dev
-	$(BIN)/facedex models pull
+	$(BIN)/facedex models pull --all
 	$(BIN)/pytest -n auto -m heavy
 
 bench-enroll: .venv/dev

@@ -3,6 +3,8 @@
 ========================  ========================================================================================
 FACEDEX_GALLERY           URL of the gallery the command line uses; without it faces.db in the current folder
 FACEDEX_MODELS_DIR        folder of the weights; without it the user's cache folder
+FACEDEX_DETECTOR          name of the detector, of the catalog or added; without it yunet
+FACEDEX_EMBEDDER          name of the embedder, of the catalog or added; without it sface
 FACEDEX_OFFLINE           true: nothing is ever fetched
 FACEDEX_THREADS           threads of one network run; without it every core the process may use
 FACEDEX_ALLOW_URLS        true: photos may be given as http(s) URLs
@@ -31,6 +33,8 @@ class Settings:
 
     gallery: str = "faces.db"
     models_dir: Path | None = None
+    detector: str = "yunet"
+    embedder: str = "sface"
     offline: bool = False
     threads: int | None = None
     allow_urls: bool = False
@@ -70,6 +74,8 @@ class Settings:
         return cls(
             gallery=text("FACEDEX_GALLERY") or default.gallery,
             models_dir=Path(folder).expanduser() if folder else default.models_dir,
+            detector=text("FACEDEX_DETECTOR") or default.detector,
+            embedder=text("FACEDEX_EMBEDDER") or default.embedder,
             offline=flag("FACEDEX_OFFLINE", default.offline),
             threads=count("FACEDEX_THREADS"),
             allow_urls=flag("FACEDEX_ALLOW_URLS", default.allow_urls),
