@@ -41,6 +41,8 @@ class Adapter:
 ADAPTERS: Mapping[str, Adapter] = {
     "memory": Adapter("facedex.stores.memory", "MemoryStore"),
     "sqlite": Adapter("facedex.stores.sqlite", "SQLiteStore"),
+    "postgresql": Adapter("facedex.stores.postgres", "PostgresStore", "pip install 'facedex[postgres]'"),
+    "postgres": Adapter("facedex.stores.postgres", "PostgresStore", "pip install 'facedex[postgres]'"),
 }
 
 # Two letters at least: one is a Windows drive.

@@ -1,0 +1,20 @@
+"""New, empty galleries on real servers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from postgres_schemas import drop, fresh
+from servers.fixtures import Servers
+
+
+@pytest.fixture
+def postgres_url(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A gallery that does not exist yet; PGPASSWORD has the password, so masked URLs open too."""
+    base = servers.url("postgres")
+    monkeypatch.setenv("PGPASSWORD", urlsplit(base).password or "")
+    url = fresh(base)
+    yield url
+    drop(url)
