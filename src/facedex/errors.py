@@ -15,6 +15,9 @@ FacedexError
 ├── ModelError
 │   ├── ModelUnknown           no card of that name
 │   ├── ModelInvalid           a file that is not the model its card describes
+│   ├── ModelFailed            a loaded network stopped working: a device that vanished, a driver that gave up
+│   ├── ModelOutOfMemory       one photo or face needs more memory than there is; batches are split before
+│   ├── RuntimeUnavailable     the runtime, or the device asked of it, is not there
 │   ├── WeightsMissing         not in the cache, and fetching was not allowed
 │   ├── WeightsUnavailable     the package registry could not deliver them
 │   └── WeightsCorrupt         the SHA-256 is not the pinned one
@@ -59,7 +62,9 @@ __all__ = [
     "IndexUnavailable",
     "IndexVersion",
     "ModelError",
+    "ModelFailed",
     "ModelInvalid",
+    "ModelOutOfMemory",
     "ModelUnknown",
     "NoFaceFound",
     "PhotoArrayInvalid",
@@ -69,6 +74,7 @@ __all__ = [
     "PhotoTooLarge",
     "PhotoUnavailable",
     "PhotoUnreadable",
+    "RuntimeUnavailable",
     "SearchDriverMissing",
     "SearchError",
     "SourceEmpty",
@@ -164,6 +170,15 @@ class ModelUnknown(ModelError): ...
 
 
 class ModelInvalid(ModelError): ...
+
+
+class ModelFailed(ModelError): ...
+
+
+class ModelOutOfMemory(ModelError): ...
+
+
+class RuntimeUnavailable(ModelError): ...
 
 
 class WeightsMissing(ModelError): ...

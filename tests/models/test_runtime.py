@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as driver
 
-from facedex.errors import ArgumentInvalid, ModelInvalid, WeightsMissing
-from facedex.models.runtime import Model, Port
+from facedex.errors import ArgumentInvalid, ModelFailed, ModelInvalid, WeightsMissing
+from facedex.models.runtime import PROVIDERS, Model, Port
 
 DRIVER_ERRORS = sorted(
     (value for value in vars(driver).values() if isinstance(value, type) and issubclass(value, Exception)),
@@ -95,9 +95,11 @@ def test_no_driver_error_leaks(error: type[Exception], path: Path, monkeypatch: 
     def fail(*_: object, **__: object) -> None:
         raise error("from the driver")
 
-    session = SimpleNamespace(run=fail, get_inputs=list, get_outputs=list)
-    with pytest.raises(ModelInvalid, match="from the driver"):
-        Model(session, path, 1).run({})
+    session = SimpleNamespace(run=fail, get_inputs=list, get_outputs=list, get_providers=lambda: [PROVIDERS["cpu"]])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: session)
+    refused = error.__name__ == "InvalidArgument"
+    with pytest.raises(ModelInvalid if refused else ModelFailed, match="from the driver"):
+        Model.load(path).run({})
     monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
     with pytest.raises(ModelInvalid, match="from the driver"):
         Model.load(path)

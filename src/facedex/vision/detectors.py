@@ -13,7 +13,7 @@ from facedex.errors import ArgumentInvalid, ModelInvalid
 from facedex.models import weights
 from facedex.models.catalog import YUNET
 from facedex.models.contract import Detector, check_images, largest_first
-from facedex.models.runtime import Array, Model
+from facedex.models.runtime import DEFAULT_RUNTIME, Array, Model, Runtime
 from facedex.types import Box, Face, RgbImage
 from facedex.vision.scaling import shrink
 
@@ -64,6 +64,7 @@ class YuNet:
         *,
         fetch: bool = True,
         threads: int | None = None,
+        runtime: Runtime = DEFAULT_RUNTIME,
         threshold: float = 0.7,
         bound: int = 640,
         nms: float = 0.3,
@@ -73,7 +74,7 @@ class YuNet:
 
         Raises  as ``weights.ensure`` and ``Model.load``.
         """
-        model = Model.load(weights.ensure(YUNET, models_dir, fetch, progress), threads)
+        model = Model.load(weights.ensure(YUNET, models_dir, fetch, progress), threads, runtime=runtime)
         return cls(model, threshold, bound, nms)
 
     def detect(self, images: Sequence[RgbImage]) -> list[list[Face]]:

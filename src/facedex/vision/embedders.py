@@ -12,7 +12,7 @@ from facedex.errors import ModelInvalid
 from facedex.models import weights
 from facedex.models.catalog import SFACE, ModelCard
 from facedex.models.contract import TEMPLATE_SIZE, Embedder, check_crops, unit_rows
-from facedex.models.runtime import Model
+from facedex.models.runtime import DEFAULT_RUNTIME, Model, Runtime
 from facedex.types import Embeddings, EmbeddingSpace
 
 __all__ = ["Embedder", "SFace"]
@@ -47,13 +47,14 @@ class SFace:
         *,
         fetch: bool = True,
         threads: int | None = None,
+        runtime: Runtime = DEFAULT_RUNTIME,
         progress: weights.Progress | None = None,
     ) -> Self:
         """SFace with the weights of the catalog, fetched if need be and allowed.
 
         Raises  as ``weights.ensure`` and ``Model.load``.
         """
-        return cls(Model.load(weights.ensure(SFACE, models_dir, fetch, progress), threads))
+        return cls(Model.load(weights.ensure(SFACE, models_dir, fetch, progress), threads, runtime=runtime))
 
     @property
     def space(self) -> EmbeddingSpace:
