@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from facedex.errors import RuntimeUnavailable
-from facedex.models.runtime import Array, Port, Session
+from facedex.models.runtime import DTYPES, Array, Port, Session
 
-_DTYPES = {"f32": "tensor(float)", "f64": "tensor(double)", "i32": "tensor(int32)", "i64": "tensor(int64)"}
-"""OpenVINO's names → ONNX Runtime's, as ``Port`` has them."""
+_NAMES = {"f16": "float16", "f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "u8": "uint8"}
+"""OpenVINO's names → NumPy's."""
 
 
 class OpenVinoSession:
@@ -56,31 +56,25 @@ class OpenVinoSession:
         return open_session
 
     def run(self, feed: Mapping[str, Array]) -> list[Array]:
-        lacking = {port.name for port in self.inputs} ^ feed.keys()
-        if lacking:
-            raise ValueError(f"inputs {sorted(lacking)} are missing or not the network's")
-        for port in self.inputs:
-            array = feed[port.name]
-            if not isinstance(array, np.ndarray) or _dtype(array) != port.dtype:  # OpenVINO would cast in silence
-                raise TypeError(f"input {port.name!r} is {getattr(array, 'dtype', type(array))}, expected {port.dtype}")
         try:
             request = self._compiled.create_infer_request()
             request.infer(dict(feed))
-            return [np.array(request.get_output_tensor(i).data) for i in range(len(self.outputs))]
+            arrays = [np.array(request.get_output_tensor(i).data) for i in range(len(self.outputs))]
         except RuntimeError as error:
             if any(sign in str(error).lower() for sign in ("bad_alloc", "allocat", "out of memory")):
                 raise MemoryError(str(error)) from error
             raise
-
-    def is_refusal(self, error: Exception) -> bool:
-        return isinstance(error, (ValueError, TypeError)) or "incompatible with the network" in str(error).lower()
-
-
-def _dtype(array: Array) -> str | None:
-    return _DTYPES.get({"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64"}.get(str(array.dtype), ""))
+        rows = {len(feed[port.name]) for port in self.inputs if port.shape[:1] == (None,)}
+        if any(
+            port.shape[:1] == (None,) and len(array) not in rows
+            for port, array in zip(self.outputs, arrays, strict=True)
+        ):
+            # Seen where memory ran out: no error, and outputs of no rows.
+            raise MemoryError(f"{rows} rows went in, {[len(array) for array in arrays]} came out")
+        return arrays
 
 
 def _port(port: Any) -> Port:
     shape = tuple(int(str(side)) if side.is_static else None for side in port.get_partial_shape())
     dtype = port.get_element_type().get_type_name()
-    return Port(name=str(port.get_any_name()), shape=shape, dtype=_DTYPES.get(dtype, dtype))
+    return Port(name=str(port.get_any_name()), shape=shape, dtype=DTYPES.get(_NAMES.get(dtype, ""), dtype))

@@ -67,6 +67,12 @@ class Runtime:
 DEFAULT_RUNTIME: Final = Runtime()
 
 
+DTYPES: Final = {"float32": "tensor(float)", "float64": "tensor(double)", "int64": "tensor(int64)"} | {
+    name: f"tensor({name})" for name in ("float16", "int8", "uint8", "int16", "int32", "bool")
+}
+"""NumPy's names → ONNX Runtime's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Port:
     """An input or output of a model.
@@ -79,6 +85,15 @@ class Port:
     shape: tuple[int | None, ...]
     dtype: str
 
+    def takes(self, array: Array) -> bool:
+        """Whether it is an array of this dtype and shape."""
+        return (
+            isinstance(array, np.ndarray)
+            and DTYPES.get(array.dtype.name) == self.dtype
+            and array.ndim == len(self.shape)
+            and all(side in (None, given) for side, given in zip(self.shape, array.shape, strict=True))
+        )
+
 
 class Session(Protocol):
     """A network in some runtime, on a fixed number of threads; safe to run from many threads at once."""
@@ -87,11 +102,7 @@ class Session(Protocol):
     outputs: tuple[Port, ...]
 
     def run(self, feed: Mapping[str, Array]) -> list[Array]:
-        """The outputs in order. Raises MemoryError; what else it raises is judged by ``is_refusal``."""
-        ...
-
-    def is_refusal(self, error: Exception) -> bool:
-        """Whether the runtime refused the inputs, rather than failed on them."""
+        """The outputs in order, of inputs that fit. Raises MemoryError, and whatever else the runtime raises."""
         ...
 
 
@@ -133,13 +144,13 @@ class Model:
             raise ArgumentInvalid(f"threads is {threads}; expected 1 or more, or None for all cores", threads=threads)
         if not path.is_file():
             raise WeightsMissing(f"there is no model file {path}", path=str(path))
-        if runtime.name == "openvino":
-            from facedex.models.openvino import OpenVinoSession
-
-            open_session = OpenVinoSession.opener(path)
-        else:
-            open_session = _OnnxSession.opener(path, runtime.providers)
         try:
+            if runtime.name == "openvino":
+                from facedex.models.openvino import OpenVinoSession
+
+                open_session = OpenVinoSession.opener(path)
+            else:
+                open_session = _OnnxSession.opener(path, runtime.providers)
             return cls(open_session, path, threads or usable_cores())
         except RuntimeUnavailable:
             raise
@@ -159,13 +170,20 @@ class Model:
         Raises   ModelInvalid when names, dtypes or shapes are not those of ``inputs``; ModelOutOfMemory when even a
                  batch of one does not fit; ModelFailed when the runtime fails otherwise.
         """
+        self._check(feed)
         session = self._session()
         try:
             arrays = session.run(feed)
         except MemoryError as error:
             return self._halves(feed, error)
         except Exception as error:  # as above
-            raise self._explained(feed, error, session.is_refusal(error)) from error
+            raise ModelFailed(
+                f"{self.path.name} stopped working on {_shapes(feed)}: {_first_line(error)} "
+                "If a device was lost, start again: what was acknowledged is safe, and the same call goes on from "
+                "there. FACEDEX_PROVIDERS=cpu does without a device.",
+                path=str(self.path),
+                reason=_first_line(error),
+            ) from error
         return {port.name: array for port, array in zip(self.outputs, arrays, strict=True)}
 
     def _session(self) -> Session:
@@ -183,12 +201,10 @@ class Model:
     def _halves(self, feed: Mapping[str, Array], error: MemoryError) -> dict[str, Array]:
         count = min((len(array) for array in feed.values()), default=0)
         if count < 2 or any(port.shape[:1] != (None,) for port in (*self.inputs, *self.outputs)):
-            shapes = {name: np.shape(array) for name, array in feed.items()}
             raise ModelOutOfMemory(
-                f"{self.path.name} needs more memory than there is for {shapes}: {_first_line(error)}. "
-                "Give smaller photos, or run fewer at once (FACEDEX_THREADS=1).",
+                f"{self.path.name} needs more memory than there is for {_shapes(feed)}: {_first_line(error)} "
+                "Give smaller photos, or work on fewer at once (FACEDEX_THREADS=1).",
                 path=str(self.path),
-                shapes=shapes,
             ) from error
         parts = [
             self.run({name: array[part] for name, array in feed.items()})
@@ -196,21 +212,14 @@ class Model:
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _explained(self, feed: Mapping[str, Array], error: Exception, refused: bool) -> ModelInvalid | ModelFailed:
-        shapes = {name: (np.shape(array), str(getattr(array, "dtype", type(array)))) for name, array in feed.items()}
-        reason = _first_line(error)
-        if refused:
-            return ModelInvalid(
-                f"{self.path.name} does not run on {shapes}, its inputs are {[str(p) for p in self.inputs]}: {reason}",
+    def _check(self, feed: Mapping[str, Array]) -> None:
+        expected = {port.name: port for port in self.inputs}
+        fits = expected.keys() == feed.keys() and all(expected[name].takes(array) for name, array in feed.items())
+        if not fits:
+            raise ModelInvalid(
+                f"{self.path.name} does not run on {_shapes(feed)}; its inputs are {[str(p) for p in self.inputs]}.",
                 path=str(self.path),
-                reason=reason,
             )
-        return ModelFailed(
-            f"{self.path.name} stopped working on {shapes}: {reason}. If a device was lost, start again; what was "
-            "acknowledged is safe, and the same call goes on from there. FACEDEX_PROVIDERS=cpu does without a device.",
-            path=str(self.path),
-            reason=reason,
-        )
 
     def __repr__(self) -> str:
         return f"Model({self.path.name!r}, threads={self.threads})"
@@ -230,6 +239,7 @@ class _OnnxSession:
         import onnxruntime
 
         wanted = [PROVIDERS[provider] for provider in providers]
+        onnxruntime.disable_telemetry_events()  # some builds report home
         there = onnxruntime.get_available_providers()
         lacking = [provider for provider in providers if PROVIDERS[provider] not in there]
         if lacking:
@@ -270,13 +280,14 @@ class _OnnxSession:
             raise
         return arrays
 
-    def is_refusal(self, error: Exception) -> bool:
-        return isinstance(error, (ValueError, TypeError)) or type(error).__name__ == "InvalidArgument"
-
 
 def _port(port: Any) -> Port:
     shape = tuple(side if isinstance(side, int) else None for side in port.shape)
     return Port(name=str(port.name), shape=shape, dtype=str(port.type))
+
+
+def _shapes(feed: Mapping[str, Array]) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {name: (np.shape(array), str(getattr(array, "dtype", type(array)))) for name, array in feed.items()}
 
 
 def _first_line(error: Exception) -> str:

@@ -18,7 +18,7 @@ __all__ = ["look_closer"]
 TILE: Final = 640
 """Side of a tile in pixels: what the detector sees without shrinking it."""
 OVERLAP: Final = 128
-"""Of neighbouring tiles; a face up to this size is whole in one of them."""
+"""Of neighbouring tiles, in pixels. A face up to this size is whole in one of them; a larger one shows from afar."""
 _SAME: Final = 0.3
 """Boxes of a higher intersection over union are one face."""
 _INSIDE: Final = 0.6
@@ -45,8 +45,8 @@ def look_closer(detector: Detector, photo: Levels, seen: Sequence[Face], bound: 
         for left, top in _tiles(image):
             tile = np.ascontiguousarray(image[top : top + TILE, left : left + TILE])
             (faces,) = detector.detect([tile])
-            whole = (face for face in faces if _is_whole(face.box, tile, left, top, image))
-            found += [level.outward(_moved(face, left, top, scale)) for face in whole]
+            small = (face for face in faces if _belongs(face.box, tile, left, top, image))
+            found += [level.outward(_moved(face, left, top, scale)) for face in small]
         side //= 2
     return largest_first(_each_once(found))
 
@@ -64,10 +64,10 @@ def _starts(length: int) -> list[int]:
     return [round(i * max(0, length - TILE) / max(1, count - 1)) for i in range(count)]
 
 
-def _is_whole(box: Box, tile: RgbImage, left: int, top: int, image: RgbImage) -> bool:
-    """Whether no edge of the tile cuts the face; the photo's own edges may."""
+def _belongs(box: Box, tile: RgbImage, left: int, top: int, image: RgbImage) -> bool:
+    """Whether no edge of the tile cuts the face (the photo's own edges may), and it was not to be seen from afar."""
     height, width = tile.shape[:2]
-    return (
+    return max(box.width, box.height) <= OVERLAP and (
         (left == 0 or box.x1 > 0)
         and (top == 0 or box.y1 > 0)
         and (left + width == image.shape[1] or box.x2 < width)
