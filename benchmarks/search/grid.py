@@ -1,6 +1,6 @@
 """Is there a place where ours is slower than faiss flat? Every cell of the grid, interleaved, least times.
 
-``python benchmarks/search/grid.py [--rows N …] [--dimensions D …] [--threads T …] [--budget SECONDS] [--out FOLDER]``
+``python -m benchmarks.search.grid [--rows N …] [--dimensions D …] [--threads T …] [--budget SECONDS] [--out FOLDER]``
 
 A cell is (rows, dimension, probes at once, k, threads). The two contestants run in processes of their own and take
 turns; each turn begins with a rest, in which the threads of the other go to sleep, and a call that is not timed. The
@@ -26,10 +26,10 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.data import machine
+from benchmarks.search import data
+from benchmarks.search.run import Process
 from facedex.search import native
-from search import data
-from search.run import Process, cpu
 
 ROWS = (10, 100, 1000, 10_000, 100_000, 1_000_000)
 DIMENSIONS = (128, 192, 512)
@@ -103,8 +103,8 @@ def table(report: dict[str, Any]) -> str:
         lines.append(f"| {place[0]:,} × {place[1]} | {place[2]} | " + " | ".join(shown) + " |")
     slower = [c for c in cells if max(c["ratio"], c["ratio_of_least"]) < 1]
     either = [c for c in cells if min(c["ratio"], c["ratio_of_least"]) < 1]
-    lines += ["", f"Of {len(cells)} cells {len(slower)} are slower by the median of turns and by the least times alike, "
-              f"{len(either) - len(slower)} by one of the two:", ""]  # fmt: skip
+    lines += ["", f"Of {len(cells)} cells {len(slower)} are slower by the median of turns and by the least times "
+              f"alike, {len(either) - len(slower)} by one of the two:", ""]  # fmt: skip
     lines += [
         f"- {c['rows']:,} × {c['dimension']}, {c['probes']} probes, k = {c['k']}, {c['threads']} threads: "
         f"{c['ratio']:.2f}, least {c['ratio_of_least']:.2f} ({c['microseconds']:.0f} µs)"
@@ -125,7 +125,7 @@ def main() -> None:
 
     load = os.getloadavg()[0]
     report = {
-        "date": datetime.date.today().isoformat(), "cpu": cpu(), "cores": native.cores(), "load": load,
+        "date": datetime.date.today().isoformat(), "cpu": machine()["cpu"], "cores": native.cores(), "load": load,
         "kernel": native.resolve(None), "faiss": faiss.__version__, "python": platform.python_version(),
         "budget": arguments.budget,
         "cells": run(arguments.rows, arguments.dimensions, arguments.threads, arguments.budget),

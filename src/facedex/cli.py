@@ -127,6 +127,9 @@ def _problem(error: FacedexError) -> dict[str, Any]:
     return {"code": error.code, "message": error.message, "details": to_plain(error.details)}
 
 
+_small_faces = click.option("--small-faces", is_flag=True, help="Look a second time at the full size; slower.")
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(facedex.__version__, prog_name="facedex")
 def main() -> None:
@@ -145,9 +148,16 @@ def main() -> None:
 @click.option("--label", help="The person's name; 'folder': the name of the folder each photo lies in.")
 @click.option("--faces", type=click.Choice(["main", "all"]), help="Default: main with a label, all without.")
 @click.option("--meta", "pairs", multiple=True, metavar="KEY=VALUE", help="Kept with each template; may be repeated.")
+@_small_faces
 @_command(gallery=True, create=True)
 def enroll(
-    output: Output, gallery: Gallery, photos: Sequence[str], label: str | None, faces: Any, pairs: Sequence[str]
+    output: Output,
+    gallery: Gallery,
+    photos: Sequence[str],
+    label: str | None,
+    faces: Any,
+    pairs: Sequence[str],
+    small_faces: bool,
 ) -> int:
     """Add photos to a gallery: files, folders or URLs. Running it again skips what is there."""
     metadata = dict(_pair(pair) for pair in pairs)
@@ -157,6 +167,7 @@ def enroll(
             source,
             label=label,
             faces=faces,
+            small_faces=small_faces,
             metadata=metadata,
             progress=lambda told: bar(told.done, told.total, f" · {told.enrolled} faces"),
         )
@@ -270,6 +281,7 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--mode", type=click.Choice(["auto", "exact", "ann"]), default="auto", help="How to search.")
 @click.option("--page", type=click.Path(dir_okay=False), help="Write a self-contained HTML page.")
 @click.option("--picture", type=click.Path(dir_okay=False), help="Write a contact sheet (PNG, JPEG, …).")
+@_small_faces
 @_command(gallery=True)
 @_filters
 def search(
@@ -281,9 +293,11 @@ def search(
     page: str | None,
     picture: str | None,
     where: Where | None,
+    small_faces: bool,
 ) -> int:
     """Who is this? Ranked candidates for each face of each probe photo."""
-    results = [_searched(gallery, probe, k, mode, where) for source in probes for probe in find_photos(source)]
+    asked: dict[str, Any] = {"k": k, "mode": mode, "where": where, "small_faces": small_faces}
+    results = [_searched(gallery, probe, asked) for source in probes for probe in find_photos(source)]
     failed = [result for result in results if result.error]
     engine = gallery.engine
     load = lru_cache(maxsize=16)(engine.load)  # the same enrolled photos come up again and again
@@ -300,11 +314,11 @@ def search(
     return SOME_FAILED if failed else 0
 
 
-def _searched(gallery: Gallery, probe: Any, k: int, mode: Mode, where: Where | None) -> ProbeResult:
+def _searched(gallery: Gallery, probe: Any, asked: Mapping[str, Any]) -> ProbeResult:
     photo = None
     try:
         photo = gallery.engine.load(probe.source)
-        return ProbeResult(probe.name, photo, tuple(gallery.search(photo, k=k, where=where, mode=mode)))
+        return ProbeResult(probe.name, photo, tuple(gallery.search(photo, **asked)))
     except PhotoError as error:
         return ProbeResult(probe.name, photo, error=error.message)
 
@@ -380,19 +394,21 @@ def _said_verification(result: Verification, engine: Engine) -> str:
 
 @main.command()
 @click.argument("photo")
+@_small_faces
 @_command()
-def detect(output: Output, engine: Engine, photo: str) -> None:
+def detect(output: Output, engine: Engine, photo: str, small_faces: bool) -> None:
     """Boxes, landmarks and detection scores of every face in a photo."""
-    faces = engine.detect(photo)
+    faces = engine.detect(photo, small_faces=small_faces)
     output.show([_plain_face(face, embedding=False) for face in faces], lambda: _print_faces(output, faces))
 
 
 @main.command()
 @click.argument("photo")
+@_small_faces
 @_command()
-def embed(output: Output, engine: Engine, photo: str) -> None:
+def embed(output: Output, engine: Engine, photo: str, small_faces: bool) -> None:
     """The embedding of every face in a photo, with the id of its embedding space."""
-    faces = engine.embed(photo)
+    faces = engine.embed(photo, small_faces=small_faces)
     space = engine.pipeline.space
     plain = {
         "space": {**to_plain(space), "id": space.id},

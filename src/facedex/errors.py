@@ -18,6 +18,9 @@ FacedexError
 │   ├── ModelInvalid           a file that is not the model its card describes
 │   ├── ModelDriverMissing     reading the published file needs an extra that is not installed
 │   ├── LicenceUnstated        nobody says under which licence the weights are, and that was not accepted
+│   ├── ModelFailed            a loaded network stopped working: a device that vanished, a driver that gave up
+│   ├── ModelOutOfMemory       one photo or face needs more memory than there is; batches are split before
+│   ├── RuntimeUnavailable     the runtime, or the device asked of it, is not there
 │   ├── WeightsMissing         not in the cache, and fetching was not allowed
 │   ├── WeightsUnavailable     the package registry could not deliver them
 │   └── WeightsCorrupt         the SHA-256 is not the pinned one
@@ -64,7 +67,9 @@ __all__ = [
     "LicenceUnstated",
     "ModelDriverMissing",
     "ModelError",
+    "ModelFailed",
     "ModelInvalid",
+    "ModelOutOfMemory",
     "ModelUnknown",
     "NoFaceFound",
     "NotCalibrated",
@@ -75,6 +80,7 @@ __all__ = [
     "PhotoTooLarge",
     "PhotoUnavailable",
     "PhotoUnreadable",
+    "RuntimeUnavailable",
     "SearchDriverMissing",
     "SearchError",
     "SourceEmpty",
@@ -179,6 +185,15 @@ class ModelDriverMissing(ModelError): ...
 
 
 class LicenceUnstated(ModelError): ...
+
+
+class ModelFailed(ModelError): ...
+
+
+class ModelOutOfMemory(ModelError): ...
+
+
+class RuntimeUnavailable(ModelError): ...
 
 
 class WeightsMissing(ModelError): ...
