@@ -2,6 +2,7 @@
 
 ========================  ========================================================================================
 FACEDEX_GALLERY           URL of the gallery the command line uses; without it faces.db in the current folder
+FACEDEX_STORE_PASSWORD    password of a gallery's server, where its URL names a user without one
 FACEDEX_MODELS_DIR        folder of the weights; without it the user's cache folder
 FACEDEX_DETECTOR          name of the detector, of the catalog or added; without it yunet
 FACEDEX_EMBEDDER          name of the embedder, of the catalog or added; without it sface
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -32,6 +33,7 @@ class Settings:
     """What the environment may set. An unset or empty variable leaves the default."""
 
     gallery: str = "faces.db"
+    store_password: str | None = field(default=None, repr=False)
     models_dir: Path | None = None
     detector: str = "yunet"
     embedder: str = "sface"
@@ -73,6 +75,7 @@ class Settings:
         folder = text("FACEDEX_MODELS_DIR")
         return cls(
             gallery=text("FACEDEX_GALLERY") or default.gallery,
+            store_password=variables.get("FACEDEX_STORE_PASSWORD") or None,
             models_dir=Path(folder).expanduser() if folder else default.models_dir,
             detector=text("FACEDEX_DETECTOR") or default.detector,
             embedder=text("FACEDEX_EMBEDDER") or default.embedder,

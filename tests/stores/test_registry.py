@@ -114,7 +114,7 @@ def _entry_points(monkeypatch, **values):
 
 def test_other_peoples_adapters_join_by_an_entry_point(monkeypatch):
     _entry_points(monkeypatch, mine="facedex.stores.memory:MemoryStore", sqlite="no_such_module:Store")
-    assert schemes() == ("memory", "mine", "sqlite")
+    assert schemes() == ("memory", "mine", "postgres", "postgresql", "sqlite")
     with open_store("mine://") as store:
         assert isinstance(store, MemoryStore)
 
