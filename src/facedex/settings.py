@@ -3,6 +3,7 @@
 ========================  ========================================================================================
 FACEDEX_GALLERY           URL of the gallery the command line uses; without it faces.db in the current folder
 FACEDEX_STORE_PASSWORD    password of a gallery's server, where its URL names a user without one
+FACEDEX_INDEXES_DIR       folder of local copies of servers' indexes; without it the user's cache folder
 FACEDEX_MODELS_DIR        folder of the weights; without it the user's cache folder
 FACEDEX_DETECTOR          name of the detector, of the catalog or added; without it yunet
 FACEDEX_EMBEDDER          name of the embedder, of the catalog or added; without it sface
@@ -34,6 +35,7 @@ class Settings:
 
     gallery: str = "faces.db"
     store_password: str | None = field(default=None, repr=False)
+    indexes_dir: Path | None = None
     models_dir: Path | None = None
     detector: str = "yunet"
     embedder: str = "sface"
@@ -72,11 +74,15 @@ class Settings:
                 raise _invalid(name, value, "a whole number above 0")
             return int(value)
 
-        folder = text("FACEDEX_MODELS_DIR")
+        def folder(name: str) -> Path | None:
+            value = text(name)
+            return None if value is None else Path(value).expanduser()
+
         return cls(
             gallery=text("FACEDEX_GALLERY") or default.gallery,
             store_password=variables.get("FACEDEX_STORE_PASSWORD") or None,
-            models_dir=Path(folder).expanduser() if folder else default.models_dir,
+            indexes_dir=folder("FACEDEX_INDEXES_DIR"),
+            models_dir=folder("FACEDEX_MODELS_DIR"),
             detector=text("FACEDEX_DETECTOR") or default.detector,
             embedder=text("FACEDEX_EMBEDDER") or default.embedder,
             offline=flag("FACEDEX_OFFLINE", default.offline),
