@@ -32,6 +32,7 @@ INFERENCE_RUNTIME, DATABASES = (
     {
         "sqlite3": ["stores/sqlite_file.py"],
         "psycopg": ["stores/postgres_server.py"],
+        "pymongo": ["stores/mongodb_server.py"],
     },
 )
 

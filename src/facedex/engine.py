@@ -210,7 +210,7 @@ class Gallery:
     def __init__(self, engine: Engine, store: Store) -> None:
         self.engine = engine
         self.store = store
-        self._projection = Projection(store)
+        self._projection = Projection(store, engine.settings.indexes_dir)
 
     # ---- enroll
 

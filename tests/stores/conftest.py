@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+import mongodb_databases
 import pytest
 from postgres_schemas import drop, fresh
 from servers.fixtures import Servers
@@ -18,3 +19,11 @@ def postgres_url(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     url = fresh(base)
     yield url
     drop(url)
+
+
+@pytest.fixture
+def mongodb_url(servers: Servers) -> Iterator[str]:
+    """A gallery that does not exist yet."""
+    url = mongodb_databases.fresh(servers.url("mongodb"))
+    yield url
+    mongodb_databases.drop(url)

@@ -43,6 +43,8 @@ ADAPTERS: Mapping[str, Adapter] = {
     "sqlite": Adapter("facedex.stores.sqlite", "SQLiteStore"),
     "postgresql": Adapter("facedex.stores.postgres", "PostgresStore", "pip install 'facedex[postgres]'"),
     "postgres": Adapter("facedex.stores.postgres", "PostgresStore", "pip install 'facedex[postgres]'"),
+    "mongodb": Adapter("facedex.stores.mongodb", "MongoStore", "pip install 'facedex[mongodb]'"),
+    "mongodb+srv": Adapter("facedex.stores.mongodb", "MongoStore", "pip install 'facedex[mongodb]'"),
 }
 
 # Two letters at least: one is a Windows drive.

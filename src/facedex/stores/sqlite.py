@@ -33,7 +33,7 @@ from facedex.stores.contract import (
     PhotoRecord,
     Store,
 )
-from facedex.stores.packed import FLOAT32, GEOMETRY, digest_bytes, pack_geometry, unpack_geometry
+from facedex.stores.packed import FLOAT32, GEOMETRY, digest_bytes, in_order, pack_geometry, unpack_geometry
 from facedex.stores.sqlite_file import SQLiteFile
 from facedex.types import EmbeddingSpace, Person, StoredTemplate, Template, Where
 
@@ -247,13 +247,7 @@ class SQLiteStore(Store):
             parts.append(self._matrix(rows, dimension))
         found = np.concatenate([part[0] for part in parts])
         matrix = np.concatenate([part[1] for part in parts])
-        if np.array_equal(found, wanted):
-            return found, matrix
-        if not len(found):
-            return found, matrix
-        place = np.minimum(np.searchsorted(found, wanted), len(found) - 1)
-        there = found[place] == wanted
-        return wanted[there], matrix[place[there]]
+        return in_order(wanted, found, matrix)
 
     def embedding_batches(
         self, after: int = 0, batch: int = 8192
