@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 
-from facedex.models import added, weights
+from facedex.models import added, catalog, weights
 from facedex.models.catalog import YUNET
 from facedex.models.contract import Detector
 from facedex.models.runtime import Model
+from facedex.vision.detectors.mtcnn import MTCNN
 from facedex.vision.detectors.yunet import YuNet, shrink, suppress
 
-__all__ = ["Detector", "YuNet", "load_detector", "shrink", "suppress"]
+__all__ = ["MTCNN", "Detector", "YuNet", "load_detector", "shrink", "suppress"]
 
 
 def load_detector(
@@ -26,4 +27,9 @@ def load_detector(
     Raises  ModelUnknown, ArgumentInvalid for a model of another task; else as ``weights.ensure`` and ``Model.load``.
     """
     card = added.find(name, models_dir, task="detect")
-    return YuNet(Model.load(weights.ensure(card, models_dir, fetch, progress), threads))
+    stages = (*(catalog.card(need) for need in card.needs), card)
+    models = [Model.load(weights.ensure(stage, models_dir, fetch, progress), threads) for stage in stages]
+    if card.adapter == "mtcnn":
+        proposal, refinement, output = models
+        return MTCNN(proposal, refinement, output)
+    return YuNet(models[0])
