@@ -82,17 +82,13 @@ class Settings:
                 raise _invalid(name, value, "a whole number above 0")
             return int(value)
 
-<<<<<<< HEAD
         def names(name: str) -> tuple[str, ...]:
             return tuple(part.strip().lower() for part in (text(name) or "").split(",") if part.strip())
 
-        folder = text("FACEDEX_MODELS_DIR")
-=======
         def folder(name: str) -> Path | None:
             value = text(name)
             return None if value is None else Path(value).expanduser()
 
->>>>>>> feaa76a892cbce9ed6c04a2e4db2a417c5c6e51f
         return cls(
             gallery=text("FACEDEX_GALLERY") or default.gallery,
             store_password=variables.get("FACEDEX_STORE_PASSWORD") or None,
