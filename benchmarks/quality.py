@@ -3,9 +3,9 @@
 python -m benchmarks.quality [--fit] [DIR --name NAME]      DIR/PERSON/*.jpg; the AT&T faces when left out
 
 Every other photo is degraded in some forty ways: blurred, shaken, shrunk, darkened, burnt out, grainy, flattened,
-compressed, turned, partly covered, cut off. Each result is a probe against the undegraded photos of the same person; what is
-predicted is the share of these genuine comparisons that match at the shipped threshold. ``--fit`` fits the weights on
-every other person of the AT&T faces and writes ``vision/quality.json``; measured are the other people only.
+compressed, turned, partly covered, cut off. Each result is a probe against the undegraded photos of the same person;
+what is predicted is the share of these genuine comparisons that match at the shipped threshold. ``--fit`` fits the
+weights on every other person of the AT&T faces and writes ``vision/quality.json``; measured are the other people only.
 
 Error versus discard (Grother and Tabassi 2007, doi:10.1109/TPAMI.2007.1019): probes are thrown out from the lowest
 quality up, and FNMR is taken of those that stay. It must fall; ``best possible`` throws out by the outcome itself.

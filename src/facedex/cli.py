@@ -28,7 +28,8 @@ from facedex.models.added import remove as remove_model
 from facedex.report import ProbeResult, write_page, write_picture
 from facedex.search.projection import Mode
 from facedex.settings import Settings
-from facedex.types import EnrollmentReport, Face, Found, Verification, Where, to_plain
+from facedex.types import EnrollmentReport, Face, FaceAttributes, Found, Quality, Verification, Where, to_plain
+from facedex.vision.attributes import ACTIONS
 from facedex.vision.sources import find_photos
 from facedex.vision.trial import add_model
 
@@ -143,10 +144,23 @@ def main() -> None:
 @click.argument("photos", nargs=-1, required=True)
 @click.option("--label", help="The person's name; 'folder': the name of the folder each photo lies in.")
 @click.option("--faces", type=click.Choice(["main", "all"]), help="Default: main with a label, all without.")
+@click.option(
+    "--min-quality",
+    default=0.0,
+    type=click.FloatRange(0, 1),
+    metavar="0…1",
+    help="Leave out faces of a lower quality, and say what is wrong with them; 0.5 is a sensible first try.",
+)
 @click.option("--meta", "pairs", multiple=True, metavar="KEY=VALUE", help="Kept with each template; may be repeated.")
 @_command(gallery=True, create=True)
 def enroll(
-    output: Output, gallery: Gallery, photos: Sequence[str], label: str | None, faces: Any, pairs: Sequence[str]
+    output: Output,
+    gallery: Gallery,
+    photos: Sequence[str],
+    label: str | None,
+    faces: Any,
+    min_quality: float,
+    pairs: Sequence[str],
 ) -> int:
     """Add photos to a gallery: files, folders or URLs. Running it again skips what is there."""
     metadata = dict(_pair(pair) for pair in pairs)
@@ -156,6 +170,7 @@ def enroll(
             source,
             label=label,
             faces=faces,
+            min_quality=min_quality,
             metadata=metadata,
             progress=lambda told: bar(told.done, told.total, f" · {told.enrolled} faces"),
         )
@@ -206,12 +221,13 @@ def _print_report(output: Output, report: EnrollmentReport) -> None:
     if report.passed_over:
         out.print(f"{report.passed_over} other faces in labelled photos were not enrolled (--faces all takes them).")
     for title, rows in (
+        ("with faces below --min-quality", [(q.photo, q.message) for q in report.low_quality]),
         ("without a face", [(photo, "") for photo in report.faceless]),
         ("kept under the label they had", [(c.photo, c.message) for c in report.conflicts]),
         ("could not be used", [(f.photo, f.message) for f in report.failures]),
     ):
         if rows:
-            output.log.print(f"{len(rows)} photos {title}:", markup=False)
+            output.log.print(f"{len({photo for photo, _ in rows})} photos {title}:", markup=False)
             for photo, message in rows:
                 output.log.print(f"  {photo}  {message}".rstrip(), markup=False, soft_wrap=True)
 
@@ -276,7 +292,8 @@ def _print_results(output: Output, results: Sequence[ProbeResult], written: Sequ
             output.log.print(f"  {result.error}", markup=False, soft_wrap=True)
         for number, found in enumerate(result.found, 1):
             box = ", ".join(f"{v:.0f}" for v in found.face.box)
-            out.print(f"  face {number} at ({box}), detection score {found.face.detection_score:.2f}", style="dim")
+            seen = f"detection score {found.face.detection_score:.2f}{_said_quality(found.face.quality)}"
+            out.print(f"  face {number} at ({box}), {seen}", style="dim")
             if not found.candidates:
                 out.print("    the gallery is empty")
             for c in found.candidates:
@@ -329,6 +346,43 @@ def detect(output: Output, engine: Engine, photo: str) -> None:
     """Boxes, landmarks and detection scores of every face in a photo."""
     faces = engine.detect(photo)
     output.show([_plain_face(face, embedding=False) for face in faces], lambda: _print_faces(output, faces))
+
+
+@main.command()
+@click.argument("photo")
+@click.option(
+    "--action",
+    "actions",
+    multiple=True,
+    type=click.Choice(ACTIONS),
+    help="What to ask for; may be repeated. All by default.",
+)
+@_command()
+def analyze(output: Output, engine: Engine, photo: str, actions: Sequence[str]) -> None:
+    """Age, gender and expression as networks guess them, with head pose and quality, of every face in a photo."""
+    described = engine.analyze(photo, actions=actions or ACTIONS)
+    plain = [{**to_plain(each), "face": _plain_face(each.face, embedding=False)} for each in described]
+    output.show(plain, lambda: _print_attributes(output, described))
+
+
+def _print_attributes(output: Output, described: Sequence[FaceAttributes]) -> None:
+    out = output.console
+    for number, each in enumerate(described, 1):
+        box, pose = ", ".join(f"{v:.0f}" for v in each.face.box), each.pose
+        out.print(f"face {number} at ({box}){_said_quality(each.quality)}", markup=False, soft_wrap=True)
+        if each.age is not None:
+            out.print(f"  looks about {each.age.years:.0f} years old (± {each.age.spread:.0f})")
+        for title, guess in (("gender", each.gender), ("expression", each.emotion)):
+            if guess is not None:
+                likely = sorted(guess, key=lambda name: -guess[name])[:3]
+                out.print(f"  {title:10} " + ", ".join(f"{name} {guess[name]:.0%}" for name in likely))
+        out.print(f"  {'head':10} yaw {pose.yaw:.0f}°, pitch {pose.pitch:.0f}°, roll {pose.roll:.0f}°")
+
+
+def _said_quality(quality: Quality | None) -> str:
+    if quality is None:
+        return ""
+    return f", quality {quality.score:.2f}" + (f" ({', '.join(quality.faults)})" if quality.faults else "")
 
 
 @main.command()

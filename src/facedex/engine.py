@@ -31,6 +31,7 @@ from facedex.types import (
     EmbeddingSpace,
     EnrollmentReport,
     Face,
+    FaceAttributes,
     Found,
     Metadata,
     Person,
@@ -42,6 +43,7 @@ from facedex.types import (
     Verification,
     Where,
 )
+from facedex.vision.attributes import ACTIONS, Classifier, check_actions, describe
 from facedex.vision.images import Limits, PhotoInput, RawPhoto, read_photo
 from facedex.vision.pipeline import FacePipeline
 from facedex.vision.sources import PhotoSource, find_photos, is_single
@@ -95,6 +97,7 @@ class Engine:
         self.settings = replace(base, detector=detector or base.detector, embedder=embedder or base.embedder)
         self._pipeline = pipeline
         self._policy = policy
+        self._classifiers: dict[str, Classifier] = {}
         self._lock = threading.Lock()
 
     @property
@@ -157,6 +160,31 @@ class Engine:
             raise no_face_found(photo.link or "the photo", photo)
         return faces
 
+    def analyze(
+        self, probe: PhotoInput | Photo, *, actions: Sequence[str] = ACTIONS, bgr: bool = False
+    ) -> list[FaceAttributes]:
+        """What networks guess of every face of a photo, largest first: how old it looks, which gender, what expression.
+
+        Guesses about a picture, no facts about a person; docs/attributes.md says how often they are wrong.
+
+        actions  which of "age", "gender", "emotion"; pose and quality always come along, and need no network.
+        Raises   NoFaceFound; ArgumentInvalid for another action; PhotoError; ModelError when weights are missing.
+        """
+        chosen = check_actions(actions)
+        photo = self.load(probe, bgr=bgr)
+        faces = self.detect(photo)
+        described = describe(photo.pixels, faces, {action: self._classifier(action) for action in chosen})
+        if not described:
+            raise no_face_found(photo.link or "the photo", photo)
+        return described
+
+    def _classifier(self, task: str) -> Classifier:
+        """The network for a task, loaded at the first call."""
+        with self._lock:
+            if task not in self._classifiers:
+                self._classifiers[task] = Classifier.load(task, self.settings)
+            return self._classifiers[task]
+
     def verify(self, first: PhotoInput | Photo, second: PhotoInput | Photo, *, bgr: bool = False) -> Verification:
         """Are two photos of one person? Compares the main (largest) face of each.
 
@@ -203,6 +231,7 @@ class Gallery:
         label: str | None = None,
         metadata: Metadata | None = None,
         faces: FacesPerPhoto | None = None,
+        min_quality: float = 0.0,
         bgr: bool = False,
         progress: Callable[[Progress], None] | None = None,
     ) -> EnrollmentReport:
@@ -211,6 +240,9 @@ class Gallery:
         label     the person; ``"folder"``: the name of the folder each photo lies in; None: unknown.
         faces     ``"main"``: the largest face of each photo, ``"all"``: every face. By default the main face
                   when there is a label, for a name belongs to one face, and all faces when there is none.
+        min_quality
+                  0…1: faces of a lower ``Quality.score`` are not enrolled; the report says which, and what is wrong
+                  with them. A photo none of whose faces is good enough is looked at again the next time.
         progress  called after each batch, which is then safe on disk.
         Returns   what was done; photos of a folder or list that cannot be used are in it, and cost nothing else.
         Raises    PhotoError when ``source`` is a single photo that cannot be used; SourceEmpty;
@@ -221,12 +253,14 @@ class Gallery:
         """
         if faces not in (None, "main", "all"):
             raise ArgumentInvalid(f"faces must be 'main' or 'all', got {faces!r}.", faces=faces)
+        if not 0 <= min_quality <= 1:
+            raise ArgumentInvalid(f"min_quality is {min_quality!r}; expected 0 to 1.", min_quality=min_quality)
         if label is not None and not label.strip():
             raise ArgumentInvalid("a label cannot be empty; leave it out for an unknown person.", label=label)
         every = label is None if faces is None else faces == "all"
         self._check_space()
         started = time.perf_counter()
-        run = _Enrollment(self, label, dict(metadata or {}), every, raises=is_single(source))
+        run = _Enrollment(self, label, dict(metadata or {}), every, min_quality, raises=is_single(source))
         found = find_photos(source, report=run.failures.append)
         # A generator may hold more frames than memory does; of everything else the number is worth knowing.
         sources = found if isinstance(source, Iterator) else list(found)
@@ -409,10 +443,21 @@ class _Read:
 class _Enrollment:
     """One call of ``Gallery.enroll``: reads ahead, skips what is known, embeds and stores batch by batch."""
 
-    def __init__(self, gallery: Gallery, label: str | None, metadata: Metadata, every: bool, *, raises: bool) -> None:
+    def __init__(
+        self,
+        gallery: Gallery,
+        label: str | None,
+        metadata: Metadata,
+        every: bool,
+        min_quality: float,
+        *,
+        raises: bool,
+    ) -> None:
         self.gallery, self.label, self.metadata, self.every, self.raises = gallery, label, metadata, every, raises
+        self.min_quality = min_quality
         self.enrolled = self.already = self.passed_over = 0
         self.faceless: list[str] = []
+        self.low_quality: list[PhotoFailure] = []
         self.conflicts: list[PhotoFailure] = []
         self.failures: list[PhotoFailure] = []
 
@@ -464,18 +509,37 @@ class _Enrollment:
         if not fresh:
             return
         engine, space = self.gallery.engine, self.gallery.engine.space
-        records = []
+        records, sources = [], []
         for (source, photo), faces in zip(
             fresh, engine.pipeline.faces([photo.pixels for _, photo in fresh]), strict=True
         ):
             if not faces:
                 self._no_face(source, photo)
-            kept = faces if self.every else faces[:1]
-            self.passed_over += len(faces) - len(kept)
+            wanted = faces if self.every else faces[:1]
+            self.passed_over += len(faces) - len(wanted)
+            kept = [face for face in wanted if self._good_enough(source, face)]
+            if wanted and not kept:  # not recorded, or a lower minimum would find the photo known and pass it over
+                continue
+            sources.append(source)
             records.append(PhotoRecord(photo.digest, tuple(self._template(source, photo, face) for face in kept)))
         outcomes = self.gallery.store.add(records, space)
-        for (source, _), added in zip(fresh, outcomes, strict=True):
+        for source, added in zip(sources, outcomes, strict=True):
             self._tally(source, added)
+
+    def _good_enough(self, source: PhotoSource, face: Face) -> bool:
+        if not self.min_quality:
+            return True
+        quality = face.quality
+        assert quality is not None
+        if quality.score >= self.min_quality:
+            return True
+        x1, y1, x2, y2 = (round(v) for v in face.box)
+        faults = ", ".join(quality.faults) or "no single fault stands out"
+        message = (
+            f"face at ({x1}, {y1}, {x2}, {y2}) has quality {quality.score:.2f}, below {self.min_quality}: {faults}"
+        )
+        self.low_quality.append(PhotoFailure(source.name, "low_quality", message))
+        return False
 
     def _template(self, source: PhotoSource, photo: Photo, face: Face) -> Template:
         assert face.embedding is not None
@@ -521,6 +585,7 @@ class _Enrollment:
             already=self.already,
             faceless=tuple(self.faceless),
             passed_over=self.passed_over,
+            low_quality=tuple(self.low_quality),
             conflicts=tuple(self.conflicts),
             failures=tuple(self.failures),
             seconds=seconds,

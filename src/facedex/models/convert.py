@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facedex.errors import ArgumentInvalid, ModelInvalid
-from facedex.models.recipes import dlib
+from facedex.models.recipes import dlib, emotion
 
 _Array = npt.NDArray[Any]
 IR_VERSION: Final = 10  # of ONNX 1.16, the one that goes with opset 21; every supported ONNX Runtime reads it
@@ -193,6 +193,8 @@ RECIPES: Final[Mapping[str, Callable[[bytes], Any]]] = {
     "yunet": _yunet,
     "sface": _sface,
     "dlib-resnet": dlib.resnet,
+    "fer-emotion": emotion.mini_xception,
+    "as-published": parse,
 }
 """Name of a recipe → published bytes to the converted ``onnx.ModelProto``."""
 

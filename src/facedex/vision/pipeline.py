@@ -12,9 +12,10 @@ from facedex.errors import DegenerateLandmarks
 from facedex.models import weights
 from facedex.settings import Settings
 from facedex.types import EmbeddingSpace, Face, RgbImage
-from facedex.vision.alignment import align_face
+from facedex.vision.alignment import TEMPLATE_SIZE, align_face
 from facedex.vision.detectors import Detector, load_detector
 from facedex.vision.embedders import Embedder, load_embedder
+from facedex.vision.quality import assess
 
 
 class FacePipeline:
@@ -23,6 +24,7 @@ class FacePipeline:
     def __init__(self, detector: Detector, embedder: Embedder) -> None:
         self.detector = detector
         self.embedder = embedder
+        self._crops_are_plain = (embedder.size, embedder.alignment) == (TEMPLATE_SIZE, "arcface")
 
     @classmethod
     def load(cls, settings: Settings | None = None, *, progress: weights.Progress | None = None) -> Self:
@@ -54,7 +56,7 @@ class FacePipeline:
         return self.detector.detect(images)
 
     def faces(self, images: Sequence[RgbImage]) -> list[list[Face]]:
-        """The faces of each image, largest first, with embeddings; all faces of all images embedded in one batch.
+        """The faces of each image, largest first, with embeddings and quality; all embedded in one batch.
 
         A face whose landmarks cannot be aligned (``DegenerateLandmarks``) is left out: it has no embedding, and the
         others should not suffer for it. An image without faces gives an empty list, never an embedding of the whole.
@@ -67,10 +69,13 @@ class FacePipeline:
         for index, faces in enumerate(self.detect(images)):
             for face in faces:
                 try:
-                    crops.append(align_face(images[index], face.landmarks, self.embedder.size, self.embedder.alignment))
+                    crop = align_face(images[index], face.landmarks, self.embedder.size, self.embedder.alignment)
+                    # Quality is measured on the crop of one alignment, whatever the embedder wants.
+                    quality = assess(images[index], face, crop if self._crops_are_plain else None)
                 except DegenerateLandmarks:
                     continue
-                owners.append((index, face))
+                crops.append(crop)
+                owners.append((index, replace(face, quality=quality)))
         result: list[list[Face]] = [[] for _ in images]
         if not crops:
             return result

@@ -172,7 +172,7 @@ def _inside(landmarks: Landmarks, width: int, height: int) -> float:
     columns = across + down[:, None]
     rows = (b * (steps - x)) / scale + ((d * (steps - y)) / scale)[:, None]
     within = (columns >= 0) & (columns <= width - 1) & (rows >= 0) & (rows <= height - 1)
-    return float(np.count_nonzero(within)) / within.size
+    return float(within.mean())
 
 
 def _off_axis(pose: Pose) -> float:
