@@ -29,7 +29,8 @@ from facedex.models.added import remove as remove_model
 from facedex.report import ProbeResult, write_page, write_picture
 from facedex.search.projection import Mode
 from facedex.settings import Settings
-from facedex.types import EnrollmentReport, Face, Found, Verification, Where, to_plain
+from facedex.types import EnrollmentReport, Face, FaceAttributes, Found, Quality, Verification, Where, to_plain
+from facedex.vision.attributes import ACTIONS
 from facedex.vision.sources import find_photos
 from facedex.vision.trial import add_model
 
@@ -147,6 +148,13 @@ def main() -> None:
 @click.argument("photos", nargs=-1, required=True)
 @click.option("--label", help="The person's name; 'folder': the name of the folder each photo lies in.")
 @click.option("--faces", type=click.Choice(["main", "all"]), help="Default: main with a label, all without.")
+@click.option(
+    "--min-quality",
+    default=0.0,
+    type=click.FloatRange(0, 1),
+    metavar="0…1",
+    help="Leave out faces of a lower quality, and say what is wrong with them; 0.5 is a sensible first try.",
+)
 @click.option("--meta", "pairs", multiple=True, metavar="KEY=VALUE", help="Kept with each template; may be repeated.")
 @_small_faces
 @_command(gallery=True, create=True)
@@ -156,6 +164,7 @@ def enroll(
     photos: Sequence[str],
     label: str | None,
     faces: Any,
+    min_quality: float,
     pairs: Sequence[str],
     small_faces: bool,
 ) -> int:
@@ -168,6 +177,7 @@ def enroll(
             label=label,
             faces=faces,
             small_faces=small_faces,
+            min_quality=min_quality,
             metadata=metadata,
             progress=lambda told: bar(told.done, told.total, f" · {told.enrolled} faces"),
         )
@@ -218,12 +228,13 @@ def _print_report(output: Output, report: EnrollmentReport) -> None:
     if report.passed_over:
         out.print(f"{report.passed_over} other faces in labelled photos were not enrolled (--faces all takes them).")
     for title, rows in (
+        ("with faces below --min-quality", [(q.photo, q.message) for q in report.low_quality]),
         ("without a face", [(photo, "") for photo in report.faceless]),
         ("kept under the label they had", [(c.photo, c.message) for c in report.conflicts]),
         ("could not be used", [(f.photo, f.message) for f in report.failures]),
     ):
         if rows:
-            output.log.print(f"{len(rows)} photos {title}:", markup=False)
+            output.log.print(f"{len({photo for photo, _ in rows})} photos {title}:", markup=False)
             for photo, message in rows:
                 output.log.print(f"  {photo}  {message}".rstrip(), markup=False, soft_wrap=True)
 
@@ -346,7 +357,8 @@ def _print_results(output: Output, results: Sequence[ProbeResult], written: Sequ
             output.log.print(f"  {result.error}", markup=False, soft_wrap=True)
         for number, found in enumerate(result.found, 1):
             box = ", ".join(f"{v:.0f}" for v in found.face.box)
-            out.print(f"  face {number} at ({box}), detection score {found.face.detection_score:.2f}", style="dim")
+            seen = f"detection score {found.face.detection_score:.2f}{_said_quality(found.face.quality)}"
+            out.print(f"  face {number} at ({box}), {seen}", style="dim")
             if not found.candidates:
                 out.print("    no candidate: nobody enrolled, or nobody that passes")
             for c in found.candidates:
@@ -400,6 +412,43 @@ def detect(output: Output, engine: Engine, photo: str, small_faces: bool) -> Non
     """Boxes, landmarks and detection scores of every face in a photo."""
     faces = engine.detect(photo, small_faces=small_faces)
     output.show([_plain_face(face, embedding=False) for face in faces], lambda: _print_faces(output, faces))
+
+
+@main.command()
+@click.argument("photo")
+@click.option(
+    "--action",
+    "actions",
+    multiple=True,
+    type=click.Choice(ACTIONS),
+    help="What to ask for; may be repeated. All by default.",
+)
+@_command()
+def analyze(output: Output, engine: Engine, photo: str, actions: Sequence[str]) -> None:
+    """Age, gender and expression as networks guess them, with head pose and quality, of every face in a photo."""
+    described = engine.analyze(photo, actions=actions or ACTIONS)
+    plain = [{**to_plain(each), "face": _plain_face(each.face, embedding=False)} for each in described]
+    output.show(plain, lambda: _print_attributes(output, described))
+
+
+def _print_attributes(output: Output, described: Sequence[FaceAttributes]) -> None:
+    out = output.console
+    for number, each in enumerate(described, 1):
+        box, pose = ", ".join(f"{v:.0f}" for v in each.face.box), each.pose
+        out.print(f"face {number} at ({box}){_said_quality(each.quality)}", markup=False, soft_wrap=True)
+        if each.age is not None:
+            out.print(f"  looks about {each.age.years:.0f} years old (± {each.age.spread:.0f})")
+        for title, guess in (("gender", each.gender), ("expression", each.emotion)):
+            if guess is not None:
+                likely = sorted(guess, key=lambda name: -guess[name])[:3]
+                out.print(f"  {title:10} " + ", ".join(f"{name} {guess[name]:.0%}" for name in likely))
+        out.print(f"  {'head':10} yaw {pose.yaw:.0f}°, pitch {pose.pitch:.0f}°, roll {pose.roll:.0f}°")
+
+
+def _said_quality(quality: Quality | None) -> str:
+    if quality is None:
+        return ""
+    return f", quality {quality.score:.2f}" + (f" ({', '.join(quality.faults)})" if quality.faults else "")
 
 
 @main.command()

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import compress, islice
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -38,6 +38,7 @@ from facedex.types import (
     EmbeddingSpace,
     EnrollmentReport,
     Face,
+    FaceAttributes,
     Found,
     Metadata,
     Person,
@@ -49,6 +50,7 @@ from facedex.types import (
     Verification,
     Where,
 )
+from facedex.vision.attributes import ACTIONS, Classifier, check_actions, describe
 from facedex.vision.decoding import Limits
 from facedex.vision.flow import Looked, flow
 from facedex.vision.images import PhotoInput, RawPhoto, read_photo
@@ -103,6 +105,7 @@ class Engine:
         self.settings = replace(base, detector=detector or base.detector, embedder=embedder or base.embedder)
         self._pipeline = pipeline
         self._policy = policy
+        self._classifiers: dict[str, Classifier] = {}
         self._lock = threading.Lock()
 
     @property
@@ -175,6 +178,31 @@ class Engine:
         raw = self.read(source, bgr=bgr)
         return raw.levels(), raw.link
 
+    def analyze(
+        self, probe: PhotoInput | Photo, *, actions: Sequence[str] = ACTIONS, bgr: bool = False
+    ) -> list[FaceAttributes]:
+        """What networks guess of every face of a photo, largest first: how old it looks, which gender, what expression.
+
+        Guesses about a picture, no facts about a person; docs/attributes.md says how often they are wrong.
+
+        actions  which of "age", "gender", "emotion"; pose and quality always come along, and need no network.
+        Raises   NoFaceFound; ArgumentInvalid for another action; PhotoError; ModelError when weights are missing.
+        """
+        chosen = check_actions(actions)
+        photo = self.load(probe, bgr=bgr)
+        faces = self.detect(photo)
+        described = describe(photo.pixels, faces, {action: self._classifier(action) for action in chosen})
+        if not described:
+            raise no_face_found(photo.link or "the photo", photo.width, photo.height)
+        return described
+
+    def _classifier(self, task: str) -> Classifier:
+        """The network for a task, loaded at the first call."""
+        with self._lock:
+            if task not in self._classifiers:
+                self._classifiers[task] = Classifier.load(task, self.settings)
+            return self._classifiers[task]
+
     def verify(self, first: PhotoInput | Photo, second: PhotoInput | Photo, *, bgr: bool = False) -> Verification:
         """Are two photos of one person? Compares the main (largest) face of each.
 
@@ -222,6 +250,7 @@ class Gallery:
         metadata: Metadata | None = None,
         faces: FacesPerPhoto | None = None,
         small_faces: bool = False,
+        min_quality: float = 0.0,
         bgr: bool = False,
         progress: Callable[[Progress], None] | None = None,
     ) -> EnrollmentReport:
@@ -231,6 +260,9 @@ class Gallery:
         faces     ``"main"``: the largest face of each photo, ``"all"``: every face. By default the main face
                   when there is a label, for a name belongs to one face, and all faces when there is none.
         small_faces  as for ``Engine.detect``.
+        min_quality
+                  0…1: faces of a lower ``Quality.score`` are not enrolled; the report says which, and what is wrong
+                  with them. A photo none of whose faces is good enough is looked at again the next time.
         progress  called after each batch, which is then safe on disk.
         Returns   what was done; photos of a folder or list that cannot be used are in it, and cost nothing else.
         Raises    PhotoError when ``source`` is a single photo that cannot be used; SourceEmpty;
@@ -241,13 +273,22 @@ class Gallery:
         """
         if faces not in (None, "main", "all"):
             raise ArgumentInvalid(f"faces must be 'main' or 'all', got {faces!r}.", faces=faces)
+        if not 0 <= min_quality <= 1:
+            raise ArgumentInvalid(f"min_quality is {min_quality!r}; expected 0 to 1.", min_quality=min_quality)
         if label is not None and not label.strip():
             raise ArgumentInvalid("a label cannot be empty; leave it out for an unknown person.", label=label)
         every = label is None if faces is None else faces == "all"
         self._check_space()
         started = time.perf_counter()
         run = _Enrollment(
-            self, label, dict(metadata or {}), every=every, small=small_faces, bgr=bgr, raises=is_single(source)
+            self,
+            label,
+            dict(metadata or {}),
+            every=every,
+            small=small_faces,
+            min_quality=min_quality,
+            bgr=bgr,
+            raises=is_single(source),
         )
         found = find_photos(source, report=run.failures.append)
         # A generator may hold more frames than memory does; of everything else the number is worth knowing.
@@ -429,6 +470,7 @@ class _Seen:
     link: str | None = None
     size: tuple[int, int] = (0, 0)
     passed_over: int = 0
+    low: tuple[Face, ...] = ()
     error: FacedexError | None = None
 
 
@@ -443,13 +485,16 @@ class _Enrollment:
         *,
         every: bool,
         small: bool,
+        min_quality: float,
         bgr: bool,
         raises: bool,
     ) -> None:
         self.gallery, self.label, self.metadata = gallery, label, metadata
         self.every, self.small, self.bgr, self.raises = every, small, bgr, raises
+        self.min_quality = min_quality
         self.enrolled = self.already = self.passed_over = 0
         self.faceless: list[str] = []
+        self.low_quality: list[PhotoFailure] = []
         self.conflicts: list[PhotoFailure] = []
         self.failures: list[PhotoFailure] = []
 
@@ -471,8 +516,10 @@ class _Enrollment:
             found = pipeline.find(photo, small_faces=self.small)
             faces, crops = pipeline.crops(photo, found, None if self.every else 1)
             passed_over = 0 if self.every else max(0, len(found) - 1)
-            seen = _Seen(source, raw.digest, raw.link, (photo.width, photo.height), passed_over)
-            return Looked(seen, tuple(faces), crops)
+            good = [face.quality is None or face.quality.score >= self.min_quality for face in faces]
+            low = tuple(face for face, enough in zip(faces, good, strict=True) if not enough)
+            seen = _Seen(source, raw.digest, raw.link, (photo.width, photo.height), passed_over, low)
+            return Looked(seen, tuple(compress(faces, good)), crops[good])
         except (PhotoError, ModelOutOfMemory) as error:
             return Looked(_Seen(source, error=error))
 
@@ -488,9 +535,12 @@ class _Enrollment:
             elif seen.digest is None:
                 self.already += 1
             else:
+                self.passed_over += seen.passed_over
+                self.low_quality += [self._low_quality(seen, face) for face in seen.low]
+                if not faces and seen.low:  # not recorded: a lower minimum would find the photo known and pass it over
+                    continue
                 if not faces:
                     self._no_face(seen)
-                self.passed_over += seen.passed_over
                 templates = tuple(self._template(seen, seen.digest, face) for face in faces)
                 records.append(PhotoRecord(seen.digest, templates))
                 sources.append(seen.source)
@@ -498,6 +548,13 @@ class _Enrollment:
             return
         for source, added in zip(sources, self.gallery.store.add(records, self.gallery.engine.space), strict=True):
             self._tally(source, added)
+
+    def _low_quality(self, seen: _Seen, face: Face) -> PhotoFailure:
+        assert face.quality is not None
+        x1, y1, x2, y2 = (round(v) for v in face.box)
+        faults = ", ".join(face.quality.faults) or "no single fault stands out"
+        message = f"face at ({x1}, {y1}, {x2}, {y2}) has quality {face.quality.score:.2f}, below {self.min_quality}"
+        return PhotoFailure(seen.source.name, "low_quality", f"{message}: {faults}")
 
     def _template(self, seen: _Seen, digest: str, face: Face) -> Template:
         assert face.embedding is not None
@@ -543,6 +600,7 @@ class _Enrollment:
             already=self.already,
             faceless=tuple(self.faceless),
             passed_over=self.passed_over,
+            low_quality=tuple(self.low_quality),
             conflicts=tuple(self.conflicts),
             failures=tuple(self.failures),
             seconds=seconds,

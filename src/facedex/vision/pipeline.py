@@ -15,11 +15,12 @@ from facedex.models.contract import check_images
 from facedex.models.runtime import Runtime
 from facedex.settings import Settings
 from facedex.types import EmbeddingSpace, Face, RgbImage
-from facedex.vision.alignment import align_face, similarity_transform
+from facedex.vision.alignment import TEMPLATE_SIZE, align_face, similarity_transform
 from facedex.vision.closer import look_closer
 from facedex.vision.detectors import Detector, load_detector
 from facedex.vision.embedders import Embedder, load_embedder
 from facedex.vision.levels import Levels
+from facedex.vision.quality import assess
 
 
 class FacePipeline:
@@ -32,6 +33,7 @@ class FacePipeline:
         self.detector = detector
         self.embedder = embedder
         self.look = look
+        self._crops_are_plain = (embedder.size, embedder.alignment) == (TEMPLATE_SIZE, "arcface")
 
     @classmethod
     def load(cls, settings: Settings | None = None, *, progress: weights.Progress | None = None) -> Self:
@@ -71,7 +73,7 @@ class FacePipeline:
     def crops(
         self, photo: Levels, faces: Sequence[Face], most: int | None = None
     ) -> tuple[list[Face], npt.NDArray[np.uint8]]:
-        """The faces that can be aligned, the first ``most`` of them, and (N, size, size, 3) uint8 crops.
+        """The first ``most`` faces that can be aligned, with their quality, and (N, size, size, 3) uint8 crops.
 
         Each is cut from a level at which it need not be enlarged, so a large photo is seldom decoded whole, and a small
         face loses nothing by it. A face whose landmarks cannot be aligned (``DegenerateLandmarks``) is left
@@ -88,14 +90,19 @@ class FacePipeline:
             try:
                 scale = float(np.hypot(*similarity_transform(face.landmarks, size, alignment)[:, 0]))
                 level = photo.reduced_by(1 / scale)
-                crops.append(align_face(level.pixels, level.inward(face.landmarks), size, alignment))
+                points = level.inward(face.landmarks)
+                crop = align_face(level.pixels, points, size, alignment)
+                # Quality is measured on the crop of one alignment, whatever the embedder wants.
+                plain = crop if self._crops_are_plain else align_face(level.pixels, points)
+                quality = assess(face, plain, (photo.width, photo.height))
             except DegenerateLandmarks:
                 continue
-            kept.append(face)
+            crops.append(crop)
+            kept.append(replace(face, quality=quality))
         return kept, np.stack(crops) if crops else np.zeros((0, size, size, 3), np.uint8)
 
     def embedded(self, photo: Levels, *, small_faces: bool = False) -> list[Face]:
-        """The faces of a photo, largest first, with embeddings: ``find``, ``crops`` and the embedder in turn.
+        """The faces of a photo, largest first, with embeddings and quality: ``find``, ``crops``, the embedder.
 
         A photo without faces gives an empty list, never an embedding of the whole.
         """
