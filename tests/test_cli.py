@@ -24,7 +24,7 @@ def synthetic_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pipeline = FacePipeline(SyntheticDetector(), SyntheticEmbedder())
     monkeypatch.setattr(FacePipeline, "load", lambda settings: pipeline)
     monkeypatch.setattr("facedex.engine.DEFAULT_SPACE", pipeline.space)
-    monkeypatch.setattr("facedex.engine.policy_for", lambda space: POLICY)
+    monkeypatch.setattr("facedex.engine.policy_for", lambda space, data_dir: POLICY)
     monkeypatch.chdir(tmp_path)
     for name in ("FACEDEX_GALLERY", "FACEDEX_MODELS_DIR", "FACEDEX_OFFLINE"):
         monkeypatch.delenv(name, raising=False)

@@ -70,7 +70,7 @@ class Engine:
     """Photos to faces, embeddings and 1:1 decisions; opens galleries. Safe to share between threads.
 
     pipeline  detector and embedder; None: the default models, loaded on first use.
-    policy    thresholds and confidence; None: the measured policy of the embedder's space.
+    policy    thresholds and confidence; None: the measured policy of the embedder's space, the user's own first.
     settings  limits, threads and folders; None: from the environment.
     """
 
@@ -102,7 +102,7 @@ class Engine:
     @property
     def policy(self) -> DecisionPolicy:
         if self._policy is None:
-            self._policy = policy_for(self.space)
+            self._policy = policy_for(self.space, self.settings.data_dir)
         return self._policy
 
     def read(self, source: PhotoInput, *, bgr: bool = False) -> RawPhoto:

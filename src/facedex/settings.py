@@ -3,6 +3,7 @@
 ========================  ========================================================================================
 FACEDEX_GALLERY           URL of the gallery the command line uses; without it faces.db in the current folder
 FACEDEX_MODELS_DIR        folder of the weights; without it the user's cache folder
+FACEDEX_DATA_DIR          folder of the user's own calibrations; without it the user's data folder
 FACEDEX_OFFLINE           true: nothing is ever fetched
 FACEDEX_THREADS           threads of one network run; without it every core the process may use
 FACEDEX_ALLOW_URLS        true: photos may be given as http(s) URLs
@@ -31,6 +32,7 @@ class Settings:
 
     gallery: str = "faces.db"
     models_dir: Path | None = None
+    data_dir: Path | None = None
     offline: bool = False
     threads: int | None = None
     allow_urls: bool = False
@@ -66,10 +68,14 @@ class Settings:
                 raise _invalid(name, value, "a whole number above 0")
             return int(value)
 
-        folder = text("FACEDEX_MODELS_DIR")
+        def folder(name: str) -> Path | None:
+            value = text(name)
+            return Path(value).expanduser() if value else None
+
         return cls(
             gallery=text("FACEDEX_GALLERY") or default.gallery,
-            models_dir=Path(folder).expanduser() if folder else default.models_dir,
+            models_dir=folder("FACEDEX_MODELS_DIR"),
+            data_dir=folder("FACEDEX_DATA_DIR"),
             offline=flag("FACEDEX_OFFLINE", default.offline),
             threads=count("FACEDEX_THREADS"),
             allow_urls=flag("FACEDEX_ALLOW_URLS", default.allow_urls),
