@@ -1,6 +1,6 @@
 """What blur, distance, compression, darkness, covering and turning cost, on whole photos through detection.
 
-python -m benchmarks.robustness [DIR --name NAME] [--probes N]     DIR/PERSON/*.jpg; AT&T and sample photos when left out
+python -m benchmarks.robustness [DIR --name NAME] [--probes N]     DIR/PERSON/*.jpg; AT&T and samples when left out
 
 Some photos of each person (the probes) are spoiled and go the whole way, decoding excepted: detect, align, embed. They
 are compared with everybody's other photos as they are. A probe in which no face is found counts as missed, and as a
@@ -67,7 +67,7 @@ def jpeg(quality: int) -> Spoil:
 
 
 def darken(share: float) -> Spoil:
-    return lambda image, box: image.point(lambda value: round(value * share))
+    return lambda image, _: image.point(lambda value: round(value * share))
 
 
 def cover(x1: float, y1: float, x2: float, y2: float) -> Spoil:
@@ -84,11 +84,11 @@ def cover(x1: float, y1: float, x2: float, y2: float) -> Spoil:
 
 
 def turn(degrees: float) -> Spoil:
-    return lambda image, box: image.rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=GRAY)
+    return lambda image, _: image.rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=GRAY)
 
 
 CONDITIONS: dict[str, tuple[tuple[str, Spoil], ...]] = {
-    "none": (("as it is", lambda image, box: image),),
+    "none": (("as it is", lambda image, _: image),),
     "blur": tuple((f"sigma {share:.0%} of the face's width", blur(share)) for share in (0.01, 0.02, 0.04, 0.06, 0.08)),
     "low resolution": tuple((f"face {width} pixels wide", shrink(width)) for width in (48, 32, 24, 20, 16, 12)),
     "JPEG": tuple((f"quality {quality}", jpeg(quality)) for quality in (50, 30, 20, 10, 5)),
