@@ -226,9 +226,9 @@ def test_a_store_that_cannot_be_reached_is_an_error_line(monkeypatch: pytest.Mon
 
 
 def test_every_command_has_json_and_help() -> None:
-    commands = {**cli.main.commands, **cli.models.commands, **cli.index.commands}
+    commands = {**cli.main.commands, **cli.models.commands, **cli.index.commands, **cli.plot.commands}
     for name, command in commands.items():
-        if name not in ("models", "index"):
+        if name not in ("models", "index", "plot"):
             assert "--json" in {option for p in command.params for option in p.opts}, name
         assert command.help, name
 

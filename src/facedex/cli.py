@@ -518,7 +518,10 @@ def evaluate_command(
     mistakes: int,
     rounds: int,
 ) -> int:
-    """How right is it? SOURCE: a folder with a folder per person, a CSV of pairs (photo_a, photo_b, same), a gallery."""
+    """How right is it on photos of people you know? Error rates with intervals, curves, the worst mistakes.
+
+    SOURCE: a folder with a folder per person, a CSV of pairs (photo_a, photo_b, same), or a gallery.
+    """
     by_person = read_groups(groups) if groups else None
     labelled = _labelled(output, engine, source, name, keep)
     told = evaluate(engine, labelled, groups=by_person, mistakes=mistakes, rounds=rounds)
@@ -636,8 +639,8 @@ def _print_study(output: Output, study: CalibrationStudy, path: Path | None) -> 
     output.console.print(table)
     if not study.measured_thresholds:
         output.console.print(
-            f"{policy.match.impostor_trials:,} impostor pairs do not support thresholds of your own at these rates; the "
-            "shipped ones stand, with their error rates on these photos."
+            f"{policy.match.impostor_trials:,} impostor pairs do not support thresholds of your own at these rates; "
+            "the shipped ones stand, with their error rates on these photos."
         )
     output.console.print(_checked(study.reliability) or f"not checked: {study.why_not}", markup=False)
     output.console.print(f"kept at {path}" if path else "not kept", markup=False, soft_wrap=True)

@@ -145,8 +145,15 @@ def _rates(
             axes.set_ylim(floor / 2.5 or None, 1)
         else:
             shown = float(values[seen].min())
-            axes.set_ylim(max(0.0, shown - 0.05 * (1 - shown) - 0.01), 1.005)
+            _share_axis(axes, shown - 0.05 * (1 - shown) - 0.002)
     return figure
+
+
+def _share_axis(axes: Any, low: float) -> None:
+    """From about ``low`` to 1 and a little air, no tick above 1."""
+    low = max(0.0, low)
+    axes.set_ylim(low, 1 + (1 - low) * 0.04)
+    axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= 1 + 1e-9])
 
 
 def cmc_figure(identification: Identification) -> Figure:
@@ -209,8 +216,9 @@ def _points(axes: Any, panel: Panel) -> None:
             if len(at) == 3:
                 axes.text(*at, f"  {person}", color=colour, weight="bold", fontsize=11)
             else:
+                above = at[0], points[labels == person][:, 1].max()
                 axes.annotate(
-                    person, at, (0, 9), textcoords="offset points", color=colour, weight="bold", ha="center",
+                    person, above, (0, 9), textcoords="offset points", color=colour, weight="bold", ha="center",
                     bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1},
                 )  # fmt: skip
     kept = panel.layout.kept
@@ -239,7 +247,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 
 def inline_svg(figure: Figure, alt: str) -> str:
-    """The figure as an SVG element whose ink follows the page's text colour, light or dark."""
+    """The figure as an SVG element; its ink is the page's text colour, its lines ``--genuine`` and ``--impostor``."""
     import html
 
     import matplotlib as mpl
@@ -250,7 +258,8 @@ def inline_svg(figure: Figure, alt: str) -> str:
     text = data.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    text = text.replace(_INK, "currentColor").replace("#ffffff", "var(--paper)")
+    for drawn, shown in ((_INK, "currentColor"), (GENUINE, "var(--genuine)"), (IMPOSTOR, "var(--impostor)")):
+        text = text.replace(drawn, shown)
     return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(alt)}" ', 1)
 
 

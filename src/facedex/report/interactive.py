@@ -103,12 +103,13 @@ def write_scores_page(
         f'<text x="{x(t):.0f}" y="354" text-anchor="middle" fill="currentColor">{t:.1f}</text>'
         for t in ticks
     )
+    shown = sorted(((value, name) for name, value in thresholds.items() if low <= value <= high), reverse=True)
+    # The highest threshold's name stands at its right, the others' at their left: they never meet.
     marks = "".join(
-        f'<line x1="{x(v):.1f}" x2="{x(v):.1f}" y1="{42 + 20 * n}" y2="330" stroke="currentColor" '
-        'stroke-dasharray="5 4"/>'
-        f'<text x="{x(v) + 5:.0f}" y="{50 + 20 * n}" fill="currentColor">{html.escape(name)} {v:.3f}</text>'
-        for n, (name, v) in enumerate(thresholds.items())
-        if low <= v <= high
+        f'<line x1="{x(value):.1f}" x2="{x(value):.1f}" y1="22" y2="330" stroke="currentColor" stroke-dasharray="5 4"/>'
+        f'<text x="{x(value) + (-6 if place else 6):.0f}" y="{30 + 20 * max(0, place - 1)}" fill="currentColor" '
+        f'text-anchor="{"end" if place else "start"}">{html.escape(name)} {value:.3f}</text>'
+        for place, (value, name) in enumerate(shown)
     )
     start = next(iter(thresholds.values()), (low + high) / 2)
     body = f"""<h1>{html.escape(title)}</h1>

@@ -16,9 +16,10 @@ from facedex.study import Evaluation, Mistake
 __all__ = ["write_evaluation_page"]
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1f2328; --soft: #57606a; --line: #d0d7de; --paper: #ffffff; --tile: #f6f8fa }
+:root { color-scheme: light dark; --ink: #1f2328; --soft: #57606a; --line: #d0d7de; --paper: #ffffff; --tile: #f6f8fa;
+  --genuine: #0072b2; --impostor: #d55e00 }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --soft: #9198a1; --line: #3d444d; --paper: #0d1117;
-  --tile: #161b22 } }
+  --tile: #161b22; --genuine: #56b4e9; --impostor: #ff8a3d } }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto; padding: 0 1rem; color: var(--ink);
   background: var(--paper) }
 h1 { font-size: 1.5rem; margin-bottom: .3rem } h2 { font-size: 1.15rem; margin: 2.2rem 0 .5rem }
@@ -27,7 +28,7 @@ h3 { font-size: 1rem; margin: 0 0 .3rem } .soft { color: var(--soft) } p { max-w
 .tile { background: var(--tile); border: 1px solid var(--line); border-radius: 8px; padding: .8rem 1rem }
 .tile b { display: block; font-size: 1.45rem; font-variant-numeric: tabular-nums } .tile span { color: var(--soft);
   font-size: .85rem; display: block }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(400px, 1fr)); gap: 1.4rem }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(400px, 1fr)); gap: 1.4rem }
 @media (max-width: 500px) { .figures { grid-template-columns: 1fr } }
 svg { width: 100%; height: auto } .wide { max-width: 900px }
 .scroll { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem }
@@ -57,8 +58,8 @@ def write_evaluation_page(path: str | os.PathLike[str], evaluation: Evaluation, 
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>{_STYLE}</style>
 <h1>{title}</h1>
-<p class="soft">{e.photos:,} photos of {e.people:,} people, {e.genuine_trials:,} genuine and {e.impostor_trials:,} impostor
-pairs; model {html.escape(e.space)}; {e.date}. Data digest {e.digest[:12]}….</p>
+<p class="soft">{e.photos:,} photos of {e.people:,} people, {e.genuine_trials:,} genuine and
+{e.impostor_trials:,} impostor pairs; model {html.escape(e.space)}; {e.date}. Data digest {e.digest[:12]}….</p>
 {body}
 <h2>How to read this</h2>
 <p>A <b>genuine</b> pair shows one person, an <b>impostor</b> pair two. <b>FMR</b> is the share of impostor pairs at or

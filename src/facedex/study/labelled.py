@@ -114,7 +114,7 @@ def _of_folder(
             source=path,
         )
     named = {photo: str(folder) for photo, shown, folder in sources if shown not in loose}
-    seen = _embedded(engine, list(named), keep, progress)
+    seen = _embedded(engine, list(named), keep, progress, label="folder")
     labels: dict[str, set[str]] = {}
     for photo, digest in seen.digests.items():
         labels.setdefault(digest, set()).add(named[photo])
@@ -257,10 +257,14 @@ def _embedded(
     photos: Sequence[str],
     keep: str | os.PathLike[str] | None,
     progress: Callable[[Progress], None] | None,
+    label: str | None = None,
 ) -> _Embedded:
-    """Enroll the photos' main faces, then take them out of the gallery again by digest."""
+    """Enroll the photos' main faces, then take them out of the gallery again by digest.
+
+    label  as in ``Gallery.enroll``: what is kept is a gallery like any other.
+    """
     with engine.open(keep if keep is not None else "memory://") as gallery:
-        report = gallery.enroll(photos, faces="main", progress=progress)
+        report = gallery.enroll(photos, label=label, faces="main", progress=progress)
         failures = {failure.photo: failure for failure in report.failures}
         digests: dict[str, str] = {}
         for photo in photos:
