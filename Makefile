@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-heavy check bench-enroll bench-search operating-points clean
+.PHONY: help demo test test-heavy check bench-enroll bench-search bench-robustness operating-points clean
 
 help:
 	@echo "make demo              enroll sample photos, search, draw demo/candidates.png and demo/index.html"
@@ -10,6 +10,7 @@ help:
 	@echo "make test-heavy        the long suites: more kill -9 rounds, longer random histories"
 	@echo "make bench-enroll      photos per second beside a plain OpenCV loop"
 	@echo "make bench-search      exact search beside its peers, about ten minutes"
+	@echo "make bench-robustness  what blur, distance, darkness, covering and turning cost"
 	@echo "make operating-points  measure the shipped thresholds again"
 	@echo "make clean             remove .venv and demo/; the weights' cache stays (facedex models list shows where)"
 
@@ -50,6 +51,9 @@ bench-enroll: .venv/dev
 bench-search: .venv/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/search/run.py --mode table
+
+bench-robustness: .venv/dev
+	$(BIN)/python -m benchmarks.robustness
 
 operating-points: .venv/dev
 	$(BIN)/python -m benchmarks.operating_points

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from crowd import crowd
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facedex.decide.confidence import FEATURES, Bands, Calibration, calibrate, reliability
@@ -36,6 +36,7 @@ def test_metrics_that_are_one_line_give_one_confidence() -> None:
 
 @pytest.mark.parametrize("feature", FEATURES)
 @pytest.mark.parametrize("rescale_at", [None, 0.35])
+@settings(deadline=None)
 @given(a=st.floats(-1, 1), b=st.floats(-1, 1))
 def test_confidence_never_falls_as_similarity_rises(feature: str, rescale_at: float | None, a: float, b: float) -> None:
     calibration = FITTED[feature, rescale_at]

@@ -148,3 +148,11 @@ def test_densities_integrate_to_one_and_peak_where_the_scores_are() -> None:
     assert told.impostor.sum() * step == pytest.approx(1, abs=0.02)
     assert told.similarity[told.genuine.argmax()] > told.similarity[told.impostor.argmax()] + 0.3
     assert math.isfinite(density(listed([0.5], [0.5]).tally).genuine.max())
+
+
+def test_one_person_with_a_pair_among_singles_still_gets_an_interval() -> None:
+    """Draws that leave the one genuine pair out do not count as draws without an error."""
+    missed = ListedPairs([0.1, 0.2, 0.3], [True, False, False], [0, 0, 1], [0, 1, 2], ["Ann", "Bob", "Cy"])
+    told = operating_point(missed, 0.5, dataset="", date="", rounds=200)
+    assert (told.fnmr, told.fnmr_interval.low, told.fnmr_interval.high) == (1, 1, 1)
+    assert math.isfinite(pair_accuracy(missed, [0.5], dataset="", date="", rounds=200).eer_interval.high)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from crowd import crowd
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facedex.decide import identification
@@ -38,6 +38,7 @@ def test_the_rank_is_counted_in_people_and_ties_count_against_us() -> None:
     assert told.cmc == pytest.approx((0.5, 1.0, 1.0, 1.0))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000), st.sampled_from([1, 50, 4_000_000]))
 def test_ranks_are_those_of_plain_sorting(seed: int, at_once: int) -> None:
     rows, labels = crowd(6, 3, seed, spread=1.5)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facedex.decide.metrics import METRICS, convert, distance, from_similarity, similarity, to_similarity
@@ -48,6 +48,7 @@ def test_nearly_equal_vectors_keep_their_digits() -> None:
 
 @pytest.mark.parametrize("wanted", CONVERTIBLE)
 @pytest.mark.parametrize("given_", CONVERTIBLE)
+@settings(deadline=None)
 @given(st.floats(0, 1))
 def test_there_and_back_is_the_same_distance(given_: str, wanted: str, share: float) -> None:
     value = share * HIGHEST[given_]
@@ -57,12 +58,14 @@ def test_there_and_back_is_the_same_distance(given_: str, wanted: str, share: fl
 
 @pytest.mark.parametrize("wanted", CONVERTIBLE)
 @pytest.mark.parametrize("given_", CONVERTIBLE)
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=20))
 def test_conversion_keeps_the_order_so_a_threshold_stays_one(given_: str, wanted: str, shares: list[float]) -> None:
     values = np.sort(shares) * HIGHEST[given_]
     assert (np.diff(convert(values, given_, wanted)) >= -1e-15).all()
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 40))
 def test_a_threshold_decides_alike_in_every_metric(seed: int, dimension: int) -> None:
     rng = np.random.default_rng(seed)
@@ -74,6 +77,7 @@ def test_a_threshold_decides_alike_in_every_metric(seed: int, dimension: int) ->
         assert (near == (similarity(a, b) >= threshold))[away].all()
 
 
+@settings(deadline=None)
 @given(st.floats(-1, 1))
 def test_similarity_falls_as_distance_rises(value: float) -> None:
     for metric in CONVERTIBLE:

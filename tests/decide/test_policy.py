@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facedex.decide import Calibration, DecisionPolicy, Interval, OperatingPoint, policy_for
@@ -51,6 +51,7 @@ def test_thresholds_in_the_wrong_order_are_refused() -> None:
         DecisionPolicy(point(0.3), point(0.4), POLICY.calibration)
 
 
+@settings(deadline=None)
 @given(st.floats(-1, 1), st.floats(-1, 1))
 def test_confidence_rises_with_similarity_and_stays_a_percentage(a: float, b: float) -> None:
     low, high = sorted((POLICY.confidence(a), POLICY.confidence(b)))

@@ -105,7 +105,8 @@ def _points(
 
 
 def _interval(rates: Floats, trials: int) -> Interval:
-    low, high = np.quantile(rates, [0.025, 0.975])
+    drawn = rates[np.isfinite(rates)]  # a draw may hold no pair of the kind
+    low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (0.0, 1.0)
     return Interval(float(low), float(min(1.0, max(high, 3 / trials))))
 
 
@@ -178,7 +179,8 @@ def pair_accuracy(
     along = _along(tally)
     drawn = pairs.resampled(np.array([*told, *along]), _draws(pairs, rounds, seed))
     points = _points(pairs, told, *(d[:, : len(told)] for d in drawn), dataset=dataset, date=date)
-    fmrs, fnmrs = (d[:, len(told) :] for d in drawn)
+    whole = np.isfinite(drawn[0]).all(axis=1) & np.isfinite(drawn[1]).all(axis=1)
+    fmrs, fnmrs = (d[whole, len(told) :] for d in drawn)
     places = np.searchsorted(GRID, along)
     fmr, fnmr = tally.fmr[places], tally.fnmr[places]
     auc, (eer, eer_threshold) = _auc(tally), _eer(tally)
@@ -186,8 +188,9 @@ def pair_accuracy(
     aucs = _areas(fmrs, fnmrs) - _areas(fmr[None], fnmr[None]) + auc
     eers = _crossings(fmrs, fnmrs) - _crossings(fmr[None], fnmr[None]) + eer
     at = iter(points[len(thresholds) :])
-    low = [np.quantile(values, 0.025, axis=0) for values in (fmrs, fnmrs)]
-    high = [np.quantile(values, 0.975, axis=0) for values in (fmrs, fnmrs)]
+    some = bool(whole.any())
+    low = [np.quantile(values, 0.025, axis=0) if some else np.zeros(len(along)) for values in (fmrs, fnmrs)]
+    high = [np.quantile(values, 0.975, axis=0) if some else np.ones(len(along)) for values in (fmrs, fnmrs)]
     return PairAccuracy(
         auc=auc,
         auc_interval=_within(aucs),
@@ -203,6 +206,8 @@ def pair_accuracy(
 
 
 def _within(values: Floats) -> Interval:
+    if not len(values):
+        return Interval(0.0, 1.0)
     low, high = np.clip(np.quantile(values, [0.025, 0.975]), 0, 1)
     return Interval(float(low), float(high))
 

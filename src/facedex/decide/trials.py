@@ -88,7 +88,8 @@ class Trials(ABC):
     def resampled(self, thresholds: Floats, draws: Floats) -> tuple[Floats, Floats]:
         """FMR and FNMR when identity p counts ``draws[r, p]`` times: two arrays ``(R, T)``.
 
-        A genuine pair counts as often as its person, an impostor pair as often as the product of its two.
+        A genuine pair counts as often as its person, an impostor pair as often as the product of its two. NaN where
+        that leaves no pair of the kind.
         """
 
     @cached_property
@@ -211,7 +212,12 @@ class AllPairs(Trials):
         impostor = ((draws @ photos) ** 2 - draws**2 @ photos**2) / 2
         genuine = photos * (photos - 1) / 2
         missed = draws @ (genuine[:, None] - found)
-        return matched / np.maximum(impostor, 1)[:, None], missed / np.maximum(draws @ genuine, 1)[:, None]
+        return _shares(matched, impostor), _shares(missed, draws @ genuine)
+
+
+def _shares(counted: Floats, of: Floats) -> Floats:
+    """Each row of the counts by its total, NaN where that is 0."""
+    return counted / np.where(of > 0, of, np.nan)[:, None]
 
 
 def _weighted(hits: Ints, weights: npt.NDArray[np.float32]) -> Floats:
@@ -296,7 +302,7 @@ class ListedPairs(Trials):
                 counted = np.bincount(reached[mine], pair[mine], minlength=len(wanted) + 1)
                 below = np.cumsum(counted)[:-1]
                 rate = below if into is missed else counted.sum() - below
-                into[number, order] = rate / max(1.0, counted.sum())
+                into[number, order] = rate / (counted.sum() or np.nan)
         return matched, missed
 
 
