@@ -16,7 +16,8 @@ from pathlib import Path
 from benchmarks.accuracy import main_faces
 from benchmarks.data import ATT_NAME, att_faces
 from facedex import DecisionPolicy, Engine
-from facedex.decide.evaluation import all_pairs, calibrate, operating_point, threshold_at_fmr
+from facedex.decide.confidence import calibrate
+from facedex.decide.evaluation import all_pairs, operating_point, threshold_at_fmr
 from facedex.types import to_plain
 
 TARGET = Path(__file__).parent.parent / "src" / "facedex" / "decide" / "operating_points.json"

@@ -84,7 +84,7 @@ class Engine:
     pipeline  detector and embedder, ready made; None: those named, loaded on first use.
     detector, embedder
               names of models, of the catalog or added (``facedex models list``); None: those of the settings.
-    policy    thresholds and confidence; None: the measured policy of the embedder's space.
+    policy    thresholds and confidence; None: the measured policy of the embedder's space, the user's own first.
     settings  limits, threads, folders and models; None: from the environment.
     Raises    ModelUnknown; ArgumentInvalid for a model of another task.
     """
@@ -132,7 +132,7 @@ class Engine:
         Raises  NotCalibrated when nobody measured them there; ``known_policy`` is None then.
         """
         if self._policy is None:
-            self._policy = policy_for(self.space)
+            self._policy = policy_for(self.space, self.settings.data_dir)
         return self._policy
 
     @property

@@ -33,6 +33,13 @@ FacedexError
 │   ├── IndexVersion           a saved index written by a newer Facedex
 │   ├── IndexUnavailable       a saved index that cannot be read or written: missing, forbidden, no space
 │   └── SearchDriverMissing    the index needs an extra that is not installed
+├── StudyError
+│   ├── PairsUnreadable        a list of pairs that cannot be read as one
+│   ├── TrialsTooFew           no genuine or no impostor pairs: there are no error rates without both
+│   └── PolicyUnreadable       a kept calibration that is damaged, of another space, or of a newer Facedex
+├── OutputError
+│   ├── OutputUnwritable       a file could not be written where it was wanted
+│   └── PlotDriverMissing      the drawing needs an extra that is not installed
 └── StoreError
     ├── StoreUnknown           no adapter for that URL scheme
     ├── StoreDriverMissing     the adapter needs an extra that is not installed
@@ -73,6 +80,9 @@ __all__ = [
     "ModelUnknown",
     "NoFaceFound",
     "NotCalibrated",
+    "OutputError",
+    "OutputUnwritable",
+    "PairsUnreadable",
     "PhotoArrayInvalid",
     "PhotoError",
     "PhotoLinkRefused",
@@ -80,6 +90,8 @@ __all__ = [
     "PhotoTooLarge",
     "PhotoUnavailable",
     "PhotoUnreadable",
+    "PlotDriverMissing",
+    "PolicyUnreadable",
     "RuntimeUnavailable",
     "SearchDriverMissing",
     "SearchError",
@@ -96,6 +108,8 @@ __all__ = [
     "StoreUnavailable",
     "StoreUnknown",
     "StoreVersion",
+    "StudyError",
+    "TrialsTooFew",
     "WeightsCorrupt",
     "WeightsMissing",
     "WeightsUnavailable",
@@ -230,6 +244,27 @@ class IndexUnavailable(SearchError): ...
 
 
 class SearchDriverMissing(SearchError): ...
+
+
+class StudyError(FacedexError): ...
+
+
+class PairsUnreadable(StudyError): ...
+
+
+class TrialsTooFew(StudyError): ...
+
+
+class PolicyUnreadable(StudyError): ...
+
+
+class OutputError(FacedexError): ...
+
+
+class OutputUnwritable(OutputError): ...
+
+
+class PlotDriverMissing(OutputError): ...
 
 
 class StoreError(FacedexError): ...

@@ -5,6 +5,7 @@ FACEDEX_GALLERY           URL of the gallery the command line uses; without it f
 FACEDEX_STORE_PASSWORD    password of a gallery's server, where its URL names a user without one
 FACEDEX_INDEXES_DIR       folder of local copies of servers' indexes; without it the user's cache folder
 FACEDEX_MODELS_DIR        folder of the weights; without it the user's cache folder
+FACEDEX_DATA_DIR          folder of the user's own calibrations; without it the user's data folder
 FACEDEX_DETECTOR          name of the detector, of the catalog or added; without it yunet
 FACEDEX_EMBEDDER          name of the embedder, of the catalog or added; without it sface
 FACEDEX_OFFLINE           true: nothing is ever fetched
@@ -42,6 +43,7 @@ class Settings:
     store_password: str | None = field(default=None, repr=False)
     indexes_dir: Path | None = None
     models_dir: Path | None = None
+    data_dir: Path | None = None
     detector: str = "yunet"
     embedder: str = "sface"
     offline: bool = False
@@ -94,6 +96,7 @@ class Settings:
             store_password=variables.get("FACEDEX_STORE_PASSWORD") or None,
             indexes_dir=folder("FACEDEX_INDEXES_DIR"),
             models_dir=folder("FACEDEX_MODELS_DIR"),
+            data_dir=folder("FACEDEX_DATA_DIR"),
             detector=text("FACEDEX_DETECTOR") or default.detector,
             embedder=text("FACEDEX_EMBEDDER") or default.embedder,
             offline=flag("FACEDEX_OFFLINE", default.offline),
