@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -248,12 +250,18 @@ def test_a_store_that_cannot_be_reached_is_an_error_line(monkeypatch: pytest.Mon
     assert run("people", code=1).stderr == "facedex: the server at ****@host is not there.\n"
 
 
+def every_command(group: click.Group) -> Iterator[click.Command]:
+    for command in group.commands.values():
+        yield command
+        if isinstance(command, click.Group):
+            yield from every_command(command)
+
+
 def test_every_command_has_json_and_help() -> None:
-    commands = {**cli.main.commands, **cli.models.commands, **cli.index.commands, **cli.plot.commands}
-    for name, command in commands.items():
-        if name not in ("models", "index", "plot"):
-            assert "--json" in {option for p in command.params for option in p.opts}, name
-        assert command.help, name
+    for command in every_command(cli.main):
+        if not isinstance(command, click.Group):
+            assert "--json" in {option for p in command.params for option in p.opts}, command.name
+        assert command.help, command.name
 
 
 def test_models_are_listed_with_the_licence_of_their_weights() -> None:
