@@ -47,7 +47,7 @@ def represent(
               0, as DeepFace does. It is the embedding of no face: use it for crops only.
     max_faces  at most so many of the largest.
     minmax_normalize  the values brought from −1…1 to 0…1.
-    return_face  also ``face``: the aligned crop the embedding was made of, ``(S, S, 3)`` float, BGR 0…1.
+    return_face  also ``face``: the aligned crop the embedding was made of, ``(S, S, 3)`` float32, BGR 0…1.
     Returns   a list of dicts ``embedding`` (list of floats, norm 1), ``facial_area``, ``face_confidence``; of several
               photos a list of such lists.
     Raises    NoFaceFound, PhotoError, ModelUnknown, ArgumentInvalid.
@@ -68,7 +68,7 @@ def represent(
             }
             if return_face:
                 crop = align_face(photo.pixels, face.landmarks, engine.pipeline.embedder.size)
-                entry["face"] = crop[:, :, ::-1] / 255.0
+                entry["face"] = crop[:, :, ::-1] / np.float32(255)
             answer.append(entry)
         answers.append(answer)
     return answers[0] if len(answers) == 1 else answers
