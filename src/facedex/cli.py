@@ -35,6 +35,8 @@ from facedex.report.mistakes import write_mistakes
 from facedex.report.study_page import write_evaluation_page
 from facedex.search.projection import Mode
 from facedex.settings import Settings
+from facedex.stores.parquet import ParquetSource
+from facedex.stores.transfer import Transfer
 from facedex.study import CalibrationStudy, Evaluation, Labelled, evaluate, read_groups, read_labelled
 from facedex.study import calibrate as calibrate_on
 from facedex.study.evaluation import policy_of
@@ -552,6 +554,52 @@ def _said(facts: Mapping[str, Any]) -> dict[str, str]:
     if "problems" in facts:
         said["problems"] = "; ".join(facts["problems"]) or "none found"
     return said
+
+
+@main.command()
+@click.argument("source")
+@click.argument("target")
+@_command()
+def copy(output: Output, engine: Engine, source: str, target: str) -> None:
+    """Copy a gallery from one URL to another, and verify it. Again after Ctrl-C: it goes on where it was."""
+    with engine.open(source, create=False) as held, engine.open(target) as wanted:
+        with _bar(output, "copying", "faces") as bar:
+            done = held.copy_to(wanted, progress=lambda safe, total: bar(safe, total, ""))
+        _print_transfer(output, done, f"{held.store.url} → {wanted.store.url}")
+
+
+@main.command("export")
+@click.argument("url", metavar="GALLERY")
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+@_command()
+def export_gallery(output: Output, engine: Engine, url: str, file: str, overwrite: bool) -> None:
+    """Write a gallery to one Parquet file; needs facedex[parquet]."""
+    with engine.open(url, create=False) as held:
+        with _bar(output, "exporting", "faces") as bar:
+            done = held.export_to(file, overwrite=overwrite, progress=lambda safe, total: bar(safe, total, ""))
+        _print_transfer(output, done, f"{held.store.url} → {file}")
+
+
+@main.command("import")
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument("url", metavar="GALLERY")
+@_command()
+def import_gallery(output: Output, engine: Engine, file: str, url: str) -> None:
+    """Add what an exported file holds to a gallery, and verify it. Of a damaged file nothing arrives."""
+    ParquetSource(file)  # raises, rather than make a gallery for nothing
+    with engine.open(url) as wanted:
+        with _bar(output, "importing", "faces") as bar:
+            done = wanted.import_from(file, progress=lambda safe, total: bar(safe, total, ""))
+        _print_transfer(output, done, f"{file} → {wanted.store.url}")
+
+
+def _print_transfer(output: Output, done: Transfer, way: str) -> None:
+    lines = [
+        f"{way}: {done.templates:,} templates, {done.new:,} of them new, {done.faceless:,} photos without a face",
+        f"verified in {done.seconds:.1f} s, digest {done.digest}",
+    ]
+    output.show(done, lambda: _print_lines(output, lines))
 
 
 @main.group()

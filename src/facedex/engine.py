@@ -34,6 +34,7 @@ from facedex.search.projection import Mode, Projection, SavedIndex
 from facedex.settings import Settings
 from facedex.stores.contract import Added, PhotoRecord, Store
 from facedex.stores.registry import open_store
+from facedex.stores.transfer import Transfer, copy
 from facedex.types import (
     Candidate,
     EmbeddingSpace,
@@ -361,6 +362,44 @@ class Gallery:
         there = [(float(s), stored[int(id)]) for s, id in zip(similarities, ids, strict=True) if int(id) in stored]
         policy = self.engine.known_policy
         return tuple(_candidate(rank, similarity, each, policy) for rank, (similarity, each) in enumerate(there, 1))
+
+    # ---- from place to place
+
+    def copy_to(self, target: Gallery, *, progress: Callable[[int, int], None] | None = None) -> Transfer:
+        """Copy everything into another gallery, and see that it is there; see ``stores.transfer``.
+
+        progress  called with how many templates are safe there, and of how many.
+        Returns   what was copied; calling again after an interruption goes on where it was.
+        Raises    SpaceMismatch, with nothing written, for a gallery of another model; TransferMismatch when the target
+                  keeps something else under the same content; ArgumentInvalid for the gallery itself; StoreError.
+        """
+        return copy(self.store, target.store, progress)
+
+    def export_to(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Transfer:
+        """Write everything to one Parquet file; see ``stores.parquet`` for its columns.
+
+        Raises  ExportUnavailable, TransferMismatch, ExtraMissing without ``facedex[parquet]``, StoreError.
+        """
+        from facedex.stores import parquet
+
+        return parquet.export(self.store, path, overwrite=overwrite, progress=progress)
+
+    def import_from(
+        self, path: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None
+    ) -> Transfer:
+        """Add everything an exported file holds; of a damaged file nothing arrives.
+
+        Raises  ExportUnavailable, ExportInvalid, ExportVersion, ExtraMissing; otherwise as ``copy_to``.
+        """
+        from facedex.stores import parquet
+
+        return parquet.import_into(self.store, path, progress=progress)
 
     # ---- people
 

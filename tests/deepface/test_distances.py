@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -18,6 +18,7 @@ from facedex.errors import ArgumentInvalid, DimensionMismatch, EmbeddingInvalid,
 VECTORS = arrays(np.float64, 8, elements=st.floats(-10, 10)).filter(lambda v: np.linalg.norm(v) > 1e-3)
 
 
+@settings(deadline=None)
 @given(VECTORS, VECTORS)
 def test_the_four_distances_are_their_definitions(a: np.ndarray, b: np.ndarray) -> None:
     u, v = a / np.linalg.norm(a), b / np.linalg.norm(b)
@@ -78,6 +79,7 @@ def test_a_function_and_an_unknown_metric_have_no_threshold() -> None:
         DeepFace.find_threshold("SFace", "chebyshev")
 
 
+@settings(deadline=None)
 @given(st.sampled_from(METRICS), st.floats(0, 2), st.floats(-1, 1))
 def test_no_face_within_a_threshold_is_below_the_similarity_asked_of_the_index(
     metric: str, threshold: float, similarity: float
