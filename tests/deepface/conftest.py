@@ -18,7 +18,7 @@ from facedex.vision.pipeline import FacePipeline
 def synthetic_models(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     detector, embedder = SyntheticDetector(), SyntheticEmbedder()
 
-    def make(model_name: str, detector_name: str) -> facedex.Engine:
+    def make(embedder_name: str, detector_name: str) -> facedex.Engine:
         finds = models.WholePhoto() if detector_name == "skip" else detector
         return facedex.Engine(FacePipeline(finds, embedder), policy=POLICY)
 

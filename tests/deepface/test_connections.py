@@ -16,20 +16,26 @@ NOWHERE = DeepFaceSettings()
 @pytest.mark.parametrize(
     ("kind", "details", "url"),
     [
-        ("postgres", "postgresql://ann:pw@db:5433/faces", f"postgresql://ann:pw@db:5433/faces?gallery={NAME}"),
-        ("postgres", "postgres://db/faces?sslmode=require", f"postgresql://db/faces?sslmode=require&gallery={NAME}"),
-        ("pgvector", {"host": "db", "dbname": "faces"}, f"postgresql://db/faces?gallery={NAME}"),
+        ("postgres", "postgresql://ann:pw@db:5433/faces", f"postgresql://ann:pw@db:5433/faces?schema={NAME}"),
+        ("postgres", "postgres://db/faces?sslmode=require", f"postgresql://db/faces?sslmode=require&schema={NAME}"),
+        ("pgvector", {"host": "db", "dbname": "faces"}, f"postgresql://db/faces?schema={NAME}"),
         (
             "postgres",
             {"host": "db", "port": 5433, "user": "ann", "password": "p@ss/w", "dbname": "faces"},
-            f"postgresql://ann:p%40ss%2Fw@db:5433/faces?gallery={NAME}",
+            f"postgresql://ann:p%40ss%2Fw@db:5433/faces?schema={NAME}",
         ),
-        ("mongo", "mongodb://localhost:27017", f"mongodb://localhost:27017?gallery={NAME}"),
-        ("mongo", "mongodb+srv://ann:pw@db/faces", f"mongodb+srv://ann:pw@db/faces?gallery={NAME}"),
-        ("weaviate", "http://localhost:8080", f"weaviate://localhost:8080?gallery={NAME}"),
-        ("weaviate", {"url": "http://db:8080", "api_key": "k"}, f"weaviate://db:8080?api_key=k&gallery={NAME}"),
-        ("qdrant", {"host": "db", "port": 6333, "api_key": "k"}, f"qdrant://db:6333/?api_key=k&gallery={NAME}"),
-        ("milvus", "db:19530", f"milvus://db:19530?gallery={NAME}"),
+        ("mongo", "mongodb://localhost:27017", f"mongodb://localhost:27017/{NAME}"),
+        (
+            "mongo",
+            "mongodb+srv://ann:pw@db/users?tls=true",
+            f"mongodb+srv://ann:pw@db/{NAME}?tls=true&authSource=users",
+        ),
+        ("mongo", "mongodb://ann:pw@db", f"mongodb://ann:pw@db/{NAME}?authSource=admin"),
+        ("weaviate", "http://localhost:8080", f"weaviate://localhost:8080/{NAME}"),
+        ("weaviate", {"url": "http://db:8080", "api_key": "k"}, f"weaviate://db:8080/{NAME}?api_key=k"),
+        ("qdrant", {"host": "db", "port": 6333, "api_key": "k"}, f"qdrant://db:6333/{NAME}?api_key=k"),
+        ("neo4j", "bolt://neo4j:pw@db:7687", f"bolt://neo4j:pw@db:7687/{NAME}"),
+        ("milvus", "db:19530", f"milvus://db:19530/{NAME}"),
         ("sqlite", "/data/faces.db", f"/data/faces.{NAME}.db"),
         ("sqlite", "sqlite:////data/faces.db", f"/data/faces.{NAME}.db"),
         ("sqlite", {"database": "faces"}, f"faces.{NAME}.db"),
@@ -49,8 +55,8 @@ def test_the_environment_says_where_each_database_is() -> None:
     settings = DeepFaceSettings.from_environment(
         {"DEEPFACE_POSTGRES_URI": "postgresql://pg/faces", "DEEPFACE_SQLITE_PATH": "a.db", "DEEPFACE_MONGO_URI": " "}
     )
-    assert gallery_url(SFACE, None, None, settings) == f"postgresql://pg/faces?gallery={NAME}"
-    assert gallery_url(SFACE, "pgvector", None, settings) == f"postgresql://pg/faces?gallery={NAME}"
+    assert gallery_url(SFACE, None, None, settings) == f"postgresql://pg/faces?schema={NAME}"
+    assert gallery_url(SFACE, "pgvector", None, settings) == f"postgresql://pg/faces?schema={NAME}"
     assert gallery_url(SFACE, "sqlite", None, settings) == f"a.{NAME}.db"
     with pytest.raises(ArgumentInvalid, match="DEEPFACE_MONGO_URI"):
         gallery_url(SFACE, "mongo", None, settings)
@@ -60,7 +66,7 @@ def test_the_type_and_its_connection_may_come_from_the_environment_too() -> None
     settings = DeepFaceSettings.from_environment(
         {"DEEPFACE_DATABASE_TYPE": "mongo", "DEEPFACE_CONNECTION_DETAILS": "mongodb://m"}
     )
-    assert gallery_url(SFACE, None, None, settings) == f"mongodb://m?gallery={NAME}"
+    assert gallery_url(SFACE, None, None, settings) == f"mongodb://m/{NAME}"
     assert "mongodb://m" not in repr(settings), "it may hold a password"
 
 

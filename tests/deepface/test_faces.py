@@ -183,9 +183,9 @@ def test_the_old_detectface_gives_one_crop_of_the_size_asked(draw: Draw) -> None
 
 def test_what_is_not_offered_says_so(draw: Draw) -> None:
     photo = draw("a.png", ANN)
-    with pytest.raises(ModelUnknown, match=r"VGG-Face.*SFace"):
+    with pytest.raises(ModelUnknown, match=r"VGG-Face.*SFace.*models add vgg-face\.onnx"):
         DeepFace.represent(photo, model_name="VGG-Face")
-    with pytest.raises(ModelUnknown, match=r"retinaface.*yunet"):
+    with pytest.raises(ModelUnknown, match=r"retinaface.*yunet.*skip"):
         DeepFace.represent(photo, detector_backend="retinaface")
     with pytest.raises(ModelUnknown, match="anti_spoofing"):
         DeepFace.represent(photo, anti_spoofing=True)

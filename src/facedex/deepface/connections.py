@@ -109,12 +109,18 @@ def _beside(base: str, criteria: Criteria) -> str:
 
 
 def _on_server(base: str, scheme: str, criteria: Criteria) -> str:
-    if "://" not in base:  # host:port, or a file for a library that has such
-        base = f"{scheme}:///{base}" if "/" in base or base.endswith(".db") else f"{scheme}://{base}"
+    if "://" not in base:
+        base = f"{scheme}://{base}"
     parts = urlsplit(base)
     ours = scheme if parts.scheme in ("http", "https", "postgres") else parts.scheme
-    query = "&".join(filter(None, (parts.query, urlencode({"gallery": criteria.name}))))
-    return urlunsplit((ours, parts.netloc, parts.path, query, ""))
+    path, options = parts.path, [parts.query] if parts.query else []
+    if scheme == "postgresql":  # a schema of the database that is named
+        options.append(urlencode({"schema": criteria.name}))
+    else:
+        if scheme == "mongodb" and parts.username and "authSource=" not in parts.query:
+            options.append(urlencode({"authSource": path.strip("/") or "admin"}))  # it was said by the path
+        path = f"/{criteria.name}"
+    return urlunsplit((ours, parts.netloc, path, "&".join(options), ""))
 
 
 def _from_dict(scheme: str, details: Mapping[str, Any]) -> str:

@@ -61,7 +61,8 @@ def find_threshold(model_name: str = DEFAULT_MODEL, distance_metric: Metric = "c
 
     It is the match threshold that was measured for the model (``Engine.policy``), in that metric.
 
-    Raises  ModelUnknown; ArgumentInvalid for a metric that is not known, or is a function: it has no threshold.
+    Raises  ModelUnknown; NotCalibrated for a model whose threshold nobody measured; ArgumentInvalid for a metric that
+            is not known, or is a function: it has no threshold.
     """
     return threshold_for(engine_for(model_name, DEFAULT_BACKEND), distance_metric, None)
 
@@ -100,9 +101,9 @@ def least_similarity(metric: Metric, threshold: float) -> float:
     return max(similarity - _SMALLEST, -1.0)
 
 
-def confidence_of(engine: Engine, similarity: float) -> float:
-    """Calibrated 0…100 % that two faces are of one person, to 2 digits as DeepFace's; see ``DecisionPolicy``."""
-    return round(engine.policy.confidence(similarity), 2)
+def confidence_of(engine: Engine, similarity: float) -> float | None:
+    """Calibrated 0…100 % that two faces are of one person, to 2 digits as DeepFace's; None where nobody calibrated."""
+    return None if engine.known_policy is None else round(engine.known_policy.confidence(similarity), 2)
 
 
 def _distance(alpha: npt.NDArray[np.float64], beta: npt.NDArray[np.float64], metric: str) -> Any:

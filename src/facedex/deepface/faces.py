@@ -67,7 +67,8 @@ def represent(
                 "face_confidence": round(face.detection_score, 2),
             }
             if return_face:
-                crop = align_face(photo.pixels, face.landmarks, engine.pipeline.embedder.size)
+                embedder = engine.pipeline.embedder
+                crop = align_face(photo.pixels, face.landmarks, embedder.size, embedder.alignment)
                 entry["face"] = crop[:, :, ::-1] / np.float32(255)
             answer.append(entry)
         answers.append(answer)

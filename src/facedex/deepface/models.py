@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from facedex.engine import Engine
 from facedex.errors import ArgumentInvalid, ModelUnknown
-from facedex.models.catalog import CARDS, DEFAULT_DETECTOR, DEFAULT_EMBEDDER
+from facedex.models.added import find
 from facedex.models.contract import ARCFACE_TEMPLATE, TEMPLATE_SIZE, check_images
+from facedex.settings import Settings
 from facedex.types import Box, Face, RgbImage
 from facedex.vision.pipeline import FacePipeline
 
@@ -24,21 +26,15 @@ DEFAULT_BACKEND: Final = "yunet"
 
 SKIP: Final = "skip"
 
-_EMBEDDERS: Final[Mapping[str, str]] = {"SFace": "sface", "Dlib": "dlib-resnet", "Facenet": "facenet"}
-"""DeepFace's name → the name of our card, where there may be one."""
+_OTHERWISE: Final[Mapping[str, str]] = {"Dlib": "dlib-resnet"}
+"""DeepFace's names that are not ours in small letters."""
 
-_DETECTORS: Final[Mapping[str, str]] = {"yunet": "yunet", "mtcnn": "mtcnn"}
-
-_NO_WEIGHTS: Final = (
-    "VGG-Face",
-    "Facenet512",
-    "OpenFace",
-    "DeepFace",
-    "DeepID",
-    "ArcFace",
-    "GhostFaceNet",
-    "Buffalo_L",
-)
+_THEIRS: Final = {
+    "embed": ("SFace", "Dlib", "Facenet", "VGG-Face", "Facenet512", "OpenFace", "DeepFace", "DeepID", "ArcFace",
+              "GhostFaceNet", "Buffalo_L"),
+    "detect": ("yunet", "mtcnn", "opencv", "ssd", "dlib", "retinaface", "mediapipe", "centerface", "fastmtcnn"),
+}  # fmt: skip
+"""What DeepFace calls its models, those we have first; detectors of the YOLO family left out."""
 
 _NORMALIZATIONS: Final = ("base", "raw", "Facenet", "Facenet2018", "VGGFace", "VGGFace2", "ArcFace")
 
@@ -68,11 +64,11 @@ def engine_for(model_name: str, detector_backend: str) -> Engine:
 
     Raises  ModelUnknown for a name that stands for nothing here, and says what to do.
     """
-    embedder = _card(model_name, _EMBEDDERS, "embed", "model_name")
-    detector = SKIP if detector_backend == SKIP else _card(detector_backend, _DETECTORS, "detect", "detector_backend")
+    embedder = _ours(model_name, "embed")
+    detector = SKIP if detector_backend == SKIP else _ours(detector_backend, "detect")
     with _lock:
         if (embedder, detector) not in _engines:
-            _engines[embedder, detector] = _make(model_name, detector)
+            _engines[embedder, detector] = _make(embedder, detector)
         return _engines[embedder, detector]
 
 
@@ -113,31 +109,40 @@ def check_options(*, normalization: str = "base", anti_spoofing: bool = False) -
         )
 
 
-def _make(model_name: str, detector: str) -> Engine:
+def _make(embedder: str, detector: str) -> Engine:
     if detector == SKIP:
-        return Engine(FacePipeline(WholePhoto(), engine_for(model_name, DEFAULT_BACKEND).pipeline.embedder))
-    return Engine()
+        return Engine(FacePipeline(WholePhoto(), engine_for(embedder, DEFAULT_BACKEND).pipeline.embedder))
+    return Engine(detector=detector, embedder=embedder)
 
 
-def _card(name: str, ours: Mapping[str, str], task: str, parameter: str) -> str:
-    """The name of our card."""
-    here = {card.name for card in CARDS if card.task == task}
-    by_lower = {theirs.lower(): card for theirs, card in ours.items()}
-    card = by_lower.get(name.lower(), name.lower()) if isinstance(name, str) else ""
-    if card in here:
-        return card
-    offered = [theirs for theirs, card in ours.items() if card in here]
-    wanted = repr(name)
-    if name in _NO_WEIGHTS:
-        what = f"no weights of {wanted} with a licence that lets anybody use them are known"
+def _ours(name: str, task: str) -> str:
+    """The name of our model, shipped or added by the user."""
+    parameter = "model_name" if task == "embed" else "detector_backend"
+    if not isinstance(name, str):
+        raise ArgumentInvalid(f"{parameter} is {name!r}; expected the name of a model.", argument=parameter)
+    lower = {theirs.lower(): ours for theirs, ours in _OTHERWISE.items()}
+    ours = lower.get(name.lower(), name.lower())
+    folder = Settings.from_environment().models_dir
+    try:
+        return find(ours, folder, task=task).name
+    except ModelUnknown:
+        pass
+    offered = [theirs for theirs in _THEIRS[task] if _is_here(_OTHERWISE.get(theirs, theirs.lower()), folder, task)]
+    if name.lower() in (theirs.lower() for theirs in _THEIRS[task]):
+        what = f"no weights of {name!r} with a licence that lets anybody use them are known"
     else:
-        what = f"no {'model' if task == 'embed' else 'detector'} is called {wanted} here"
+        what = "no model of that name is here"
     raise ModelUnknown(
-        f"{parameter}={wanted}: {what}. Take {' or '.join(map(repr, offered))}"
-        f"{' or ' + repr(SKIP) if task == 'detect' else ''}.",
+        f"{parameter}={name!r}: {what}. Take {' or '.join(map(repr, offered))}"
+        f"{' or ' + repr(SKIP) if task == 'detect' else ''}; or bring the ONNX file yourself: `facedex models add "
+        f"{ours}.onnx --card {ours}.toml`, the card with name = {ours!r} (docs/models.md).",
         model=name,
         known=offered,
     )
 
 
-assert (DEFAULT_EMBEDDER.name, DEFAULT_DETECTOR.name) == (_EMBEDDERS[DEFAULT_MODEL], _DETECTORS[DEFAULT_BACKEND])
+def _is_here(name: str, folder: Path | None, task: str) -> bool:
+    try:
+        return find(name, folder, task=task).name == name
+    except (ModelUnknown, ArgumentInvalid):
+        return False

@@ -24,7 +24,7 @@ class Judged:
 
     stored: StoredTemplate
     distance: float
-    confidence: float
+    confidence: float | None
 
 
 def judged(

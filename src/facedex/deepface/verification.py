@@ -37,7 +37,8 @@ def verify(
     img1_path, img2_path  as of ``represent``; a list of numbers is an embedding made before.
     enforce_detection  False: a photo without a face is compared as a whole; such a distance means little.
     threshold  the largest distance taken for one person; None: the measured one, see ``find_threshold``.
-    Returns    ``verified``, ``distance``, ``threshold``, ``confidence`` (calibrated 0…100 %), ``model``,
+    Returns    ``verified``, ``distance``, ``threshold``, ``confidence`` (calibrated 0…100 %; None where
+               nobody calibrated the model), ``model``,
                ``detector_backend``, ``similarity_metric``, ``facial_areas`` (``img1``, ``img2``), ``time`` (seconds).
     Raises     NoFaceFound, PhotoError, ModelUnknown, ArgumentInvalid, DimensionMismatch.
     """
