@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from servers.fixtures import Servers
 
 import facedex
 from drawn import ANN, BOB, CY, DEE, Draw
 from facedex import DeepFace
+from facedex.deepface import database
 from facedex.deepface.models import engine_for
 from facedex.errors import ArgumentInvalid, NoFaceFound, PhotoNotFound, PhotoUnreadable, StoreUnavailable
 from facedex.models.synthetic import draw_photo
@@ -231,3 +233,33 @@ def test_threads_register_and_search_at_once(draw: Draw) -> None:
         thread.join()
     assert wrong == []
     assert len(rows(photos[0], similarity_search=True)[0]) == 12
+
+
+def test_the_published_lines_run_on_postgres(draw: Draw, servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DeepFace's default database, a real server; each combination is a schema of its own."""
+    import psycopg
+
+    url = servers.url("postgres")
+    monkeypatch.delenv("DEEPFACE_DATABASE_TYPE")
+    monkeypatch.setenv("DEEPFACE_POSTGRES_URI", url)
+    try:
+        one, two, three = (
+            str(draw(f"img{n}.jpg", who, variation=0.5, seed=n)) for n, who in enumerate((ANN, ANN, BOB))
+        )
+        assert DeepFace.register(img=one) == {"inserted": 1}
+        assert DeepFace.register(img=[two, three]) == {"inserted": 2}
+        assert DeepFace.build_index() is None
+        for options in ({}, {"search_type": "ann"}, {"search_method": "ann"}, {"database_type": "pgvector"}):
+            (found,) = rows(draw("target.jpg", ANN), **options)
+            assert sorted(row["img_name"] for row in found) == [one, two]
+        with psycopg.connect(url) as connection:
+            (schema,) = connection.execute(
+                "SELECT schema_name FROM information_schema.schemata WHERE schema_name LIKE 'deepface%'"
+            ).fetchone()
+        assert schema == "deepface_sface_yunet_aligned"
+    finally:
+        for gallery in database._open.values():
+            gallery.close()
+        database._open.clear()
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("DROP SCHEMA IF EXISTS deepface_sface_yunet_aligned CASCADE")

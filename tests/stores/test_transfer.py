@@ -95,6 +95,20 @@ def test_a_copy_holds_the_same_in_the_same_order(opened: Callable[[str], Store],
     assert other.space() == SPACE
 
 
+@pytest.mark.parametrize("source", ["memory", "a.db"])
+def test_a_gallery_goes_to_a_server_and_back(
+    opened: Callable[[str], Store], tmp_path: Path, postgres_url: str, source: str
+) -> None:
+    one, back = fill(opened(source)), opened("back.db")
+    with open_store(postgres_url) as server:
+        copy(one, server)
+        assert alike(one, server)
+        assert copy(server, back).digest == digest(one)
+        parquet.export(server, tmp_path / "faces.parquet")
+    assert alike(one, back)
+    assert parquet.import_into(back, tmp_path / "faces.parquet").new == 0
+
+
 def test_copying_again_changes_nothing(opened: Callable[[str], Store]) -> None:
     one, other = fill(opened("memory")), opened("b.db")
     copy(one, other)

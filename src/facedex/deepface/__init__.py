@@ -17,6 +17,7 @@ from facedex.deepface.distances import find_distance, find_threshold
 from facedex.deepface.faces import detectFace, extract_faces, represent
 from facedex.deepface.folder import find
 from facedex.deepface.models import build_model
+from facedex.deepface.streaming import stream
 from facedex.deepface.verification import verify
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "register",
     "represent",
     "search",
+    "stream",
     "verify",
 ]

@@ -17,7 +17,7 @@ from facedex.deepface.rows import Judged, check_return_type, judged, tables
 from facedex.deepface.verification import closest, decision, embeddings_of
 from facedex.engine import Gallery
 from facedex.errors import ArgumentInvalid, NoFaceFound, PhotoUnreadable, SearchDriverMissing
-from facedex.stores.contract import SearchesItself
+from facedex.stores.contract import KeepsIndex, SearchesItself
 from facedex.types import Face
 from facedex.vision.sources import PhotoSource, find_photos
 
@@ -205,14 +205,16 @@ def build_index(
 ) -> None:
     """Build the approximate index of what is registered; goes on where it was when it is called again.
 
-    Without ``facedex[ann]`` the exact index is saved instead. A database that searches by itself needs none. Neither
-    need be called: ``search`` finds what was registered since, and without an index it is exact.
+    Without ``facedex[ann]`` the exact index is saved instead. A database that searches by itself, or has no place for
+    an index, needs none. It need not be called: ``search`` finds what was registered since, and is exact without one.
 
     Raises  StoreError, SearchError, ModelUnknown, ArgumentInvalid.
     """
     criteria = Criteria(model_name, detector_backend, align, l2_normalize)
     gallery = _gallery(criteria, database_type, connection_details, connection, create=False)
-    if isinstance(gallery.store, SearchesItself) or not gallery.count():
+    store = gallery.store
+    nowhere = store.index_path is None and not isinstance(store, KeepsIndex)
+    if nowhere or isinstance(store, SearchesItself) or not gallery.count():
         return
     try:
         gallery.build_index(approximate=True)

@@ -22,7 +22,7 @@ from facedex.types import Where
 from facedex.vision.links import has_scheme
 from facedex.vision.sources import PhotoSource, find_photos
 
-__all__ = ["find", "gallery_name"]
+__all__ = ["Listing", "checked_folder", "find", "gallery_name"]
 
 _log = logging.getLogger("facedex.deepface")
 
@@ -76,9 +76,9 @@ def find(
     engine = engine_for(model_name, detector_backend)
     limit = threshold_for(engine, distance_metric, threshold)
     photo = engine.load(img_path, bgr=True)
-    folder = _checked_folder(db_path)
+    folder = checked_folder(db_path)
     with engine.open(folder / gallery_name(model_name, detector_backend), create=refresh_database) as gallery:
-        paths = _Listing(gallery, folder, silent).follow() if refresh_database else _kept(gallery, folder)
+        paths = Listing(gallery, folder, silent).follow() if refresh_database else _kept(gallery, folder)
         faces = engine.pipeline.faces([photo.pixels])[0]
         if not faces and enforce_detection:
             raise no_face_found(photo.link or "the photo", photo)
@@ -115,7 +115,7 @@ def gallery_name(model_name: str, detector_backend: str) -> str:
     return f".facedex-{plain}.db"
 
 
-def _checked_folder(db_path: Any) -> Path:
+def checked_folder(db_path: Any) -> Path:
     if isinstance(db_path, str) and has_scheme(db_path):
         raise ArgumentInvalid(
             f"db_path is {db_path!r}; expected a folder on disk. Fetch the photos first, or register and search them.",
@@ -135,7 +135,7 @@ _Entries: TypeAlias = dict[str, tuple[_State, str]]
 """Path below the folder → its state and the digest of its bytes."""
 
 
-class _Listing:
+class Listing:
     """What a folder held when it was last looked at, and what to do so that its gallery holds what it holds now.
 
     The listing lies beside the gallery as JSON and is no more than a memory of digests: without it every photo is
@@ -240,7 +240,7 @@ def _read(path: Path) -> _Entries | None:
     """The listing; None when there is none that can be used."""
     try:
         plain = json.loads(path.read_text("utf-8"))
-        if plain["version"] != _Listing.VERSION:
+        if plain["version"] != Listing.VERSION:
             return None
         return {
             str(name): ((int(size), int(written), int(changed)), str(digest))
@@ -252,7 +252,7 @@ def _read(path: Path) -> _Entries | None:
 
 def _write(path: Path, entries: _Entries) -> None:
     plain = {
-        "version": _Listing.VERSION,
+        "version": Listing.VERSION,
         "photos": {name: [*state, digest] for name, (state, digest) in entries.items()},
     }
     unfinished = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
