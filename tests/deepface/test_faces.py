@@ -55,23 +55,23 @@ def test_a_tilted_face_is_cut_out_with_level_eyes() -> None:
     for (x, y), colour in ((left, (255, 0, 0)), (right, (0, 255, 0))):
         pixels[round(y) - 2 : round(y) + 3, round(x) - 2 : round(x) + 3] = colour
     face = face_at(Box(60, 60, 140, 140), tuple(left), tuple(right), (100, 110), (90, 125), (110, 125))
-    crop = cut_out(photo_of(pixels), face, align=True)
+    crop = cut_out(pixels, face, align=True)
     assert crop.shape == (80, 80, 3)
     red, green = (np.argwhere(crop[:, :, channel] > 150).mean(axis=0) for channel in (0, 1))
     assert abs(red[0] - green[0]) < 1
     assert green[1] - red[1] == pytest.approx(2 * half, abs=1)
-    straight = cut_out(photo_of(pixels), face, align=False)
+    straight = cut_out(pixels, face, align=False)
     assert np.array_equal(straight, pixels[60:140, 60:140])
 
 
 def test_a_face_at_the_edge_is_black_beyond_it_when_turned_and_cut_short_when_not() -> None:
     pixels = np.full((60, 60, 3), 200, np.uint8)
     face = face_at(Box(-20, 10, 20, 50), (-10, 20), (10, 20), (0, 30), (-5, 40), (5, 40))
-    turned = cut_out(photo_of(pixels), face, align=True)
+    turned = cut_out(pixels, face, align=True)
     assert turned.shape == (40, 40, 3)
     assert not turned[:, :19].any()
     assert turned[:, 21:].min() == 200
-    assert cut_out(photo_of(pixels), face, align=False).shape == (40, 20, 3)
+    assert cut_out(pixels, face, align=False).shape == (40, 20, 3)
 
 
 def test_extracted_faces_are_rgb_floats_by_default(draw: Draw) -> None:

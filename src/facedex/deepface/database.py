@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from facedex.deepface.connections import Criteria, gallery_url
 from facedex.deepface.distances import Metric, check_metric, threshold_for
-from facedex.deepface.faces import photos_of, xywh
+from facedex.deepface.faces import opened, photos_of, xywh
 from facedex.deepface.models import DEFAULT_BACKEND, DEFAULT_MODEL, check_options, engine_for
 from facedex.deepface.rows import Judged, check_return_type, judged, tables
 from facedex.deepface.verification import closest, decision, embeddings_of
-from facedex.engine import Gallery
+from facedex.engine import Gallery, no_face_found
 from facedex.errors import ArgumentInvalid, NoFaceFound, PhotoUnreadable, SearchDriverMissing
 from facedex.stores.contract import KeepsIndex, SearchesItself
 from facedex.types import Face
@@ -256,8 +256,11 @@ def _probes(gallery: Gallery, img: Any, enforce: bool) -> list[Face]:
     engine = gallery.engine
     faces: list[Face] = []
     for source in photos_of(img)[0]:
-        photo = engine.load(source, bgr=True)
-        faces += engine.embed(photo) if enforce else engine.pipeline.faces([photo.pixels])[0]
+        photo, name = opened(engine, source)
+        found = engine.pipeline.embedded(photo)
+        if enforce and not found:
+            raise no_face_found(name, photo.width, photo.height)
+        faces += found
     return faces
 
 

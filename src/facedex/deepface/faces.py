@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +13,13 @@ from PIL import Image
 from facedex.deepface.models import DEFAULT_BACKEND, DEFAULT_MODEL, SKIP, check_options, engine_for
 from facedex.engine import Engine, no_face_found
 from facedex.errors import ArgumentInvalid
-from facedex.types import Box, Face, Photo, RgbImage
-from facedex.vision.alignment import align_face
+from facedex.types import Box, Face, RgbImage
+from facedex.vision.levels import Levels
 
 __all__ = ["detectFace", "extract_faces", "represent"]
 
 _log = logging.getLogger("facedex.deepface")
 
-_PHOTOS_AT_ONCE: Final = 8
 _GRAY: Final = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601, as OpenCV's
 
 
@@ -56,7 +53,8 @@ def represent(
     engine = engine_for(model_name, detector_backend)
     sources, _ = photos_of(img_path)
     answers = []
-    for photo, faces in embedded(engine, model_name, sources, enforce_detection):
+    for source in sources:
+        photo, faces = embedded(engine, model_name, source, enforce_detection)
         answer = []
         for face in faces[:max_faces]:
             assert face.embedding is not None
@@ -67,8 +65,7 @@ def represent(
                 "face_confidence": round(face.detection_score, 2),
             }
             if return_face:
-                embedder = engine.pipeline.embedder
-                crop = align_face(photo.pixels, face.landmarks, embedder.size, embedder.alignment)
+                (crop,) = engine.pipeline.crops(photo, [face])[1]
                 entry["face"] = crop[:, :, ::-1] / np.float32(255)
             answer.append(entry)
         answers.append(answer)
@@ -105,14 +102,14 @@ def extract_faces(
     engine = engine_for(DEFAULT_MODEL, detector_backend)
     answers = []
     for source in sources:
-        photo = engine.load(source, bgr=True)
-        faces = engine.detect(photo)
-        if not faces:
-            faces = _whole(photo, DEFAULT_MODEL, enforce_detection, embed=False)
+        photo, name = opened(engine, source)
+        faces = engine.pipeline.find(photo) or _whole(photo, name, DEFAULT_MODEL, enforce_detection, embed=False)
         answers.append(
             [
                 {
-                    "face": _coloured(cut_out(photo, face, align, expand_percentage), colour, normalize_face),
+                    "face": _coloured(
+                        cut_out(photo.reduced_by(1).pixels, face, align, expand_percentage), colour, normalize_face
+                    ),
                     "facial_area": facial_area(face, photo, expand_percentage),
                     "confidence": round(face.detection_score, 2),
                 }
@@ -142,6 +139,13 @@ def detectFace(  # noqa: N802 - DeepFace's name
 # ---------------------------------------------------------------- shared with the other calls
 
 
+class Sized(Protocol):
+    """A photo as far as its size goes."""
+
+    width: int
+    height: int
+
+
 def photos_of(img: Any) -> tuple[list[Any], bool]:
     """The photos of an argument that may be one or several, and whether it is several."""
     if isinstance(img, (list, tuple)):
@@ -153,30 +157,31 @@ def photos_of(img: Any) -> tuple[list[Any], bool]:
     return [img], False
 
 
-def embedded(
-    engine: Engine, model_name: str, sources: Sequence[Any], enforce: bool
-) -> Iterator[tuple[Photo, list[Face]]]:
-    """Each photo with its embedded faces, some photos in one batch.
+def opened(engine: Engine, source: Any) -> tuple[Levels, str]:
+    """A photo within the limits of the settings, and its name for messages; an array is BGR."""
+    raw = engine.read(source, bgr=True)
+    return raw.levels(), raw.link or "the photo"
+
+
+def embedded(engine: Engine, model_name: str, source: Any, enforce: bool) -> tuple[Levels, list[Face]]:
+    """A photo and its embedded faces, the very ones that enrolling it gives.
 
     enforce  False: a photo without a face gives one face, which is the whole photo.
     Raises   NoFaceFound, PhotoError.
     """
-    waiting = iter(sources)
-    while some := list(islice(waiting, _PHOTOS_AT_ONCE)):
-        photos = [engine.load(source, bgr=True) for source in some]
-        for photo, faces in zip(photos, engine.pipeline.faces([photo.pixels for photo in photos]), strict=True):
-            yield photo, faces or _whole(photo, model_name, enforce, embed=True)
+    photo, name = opened(engine, source)
+    return photo, engine.pipeline.embedded(photo) or _whole(photo, name, model_name, enforce, embed=True)
 
 
-def _whole(photo: Photo, model_name: str, enforce: bool, *, embed: bool) -> list[Face]:
+def _whole(photo: Levels, name: str, model_name: str, enforce: bool, *, embed: bool) -> list[Face]:
     if enforce:
-        raise no_face_found(photo.link or "the photo", photo)
-    _log.info("no face was found in %s; the whole photo stands in for one", photo.link or "the photo")
-    engine = engine_for(model_name, SKIP)
-    return engine.embed(photo) if embed else engine.detect(photo)
+        raise no_face_found(name, photo.width, photo.height)
+    _log.info("no face was found in %s; the whole photo stands in for one", name)
+    pipeline = engine_for(model_name, SKIP).pipeline
+    return pipeline.embedded(photo) if embed else pipeline.find(photo)
 
 
-def facial_area(face: Face, photo: Photo, expand: int = 0) -> dict[str, Any]:
+def facial_area(face: Face, photo: Sized, expand: int = 0) -> dict[str, Any]:
     """``x``, ``y``, ``w``, ``h`` in whole pixels within the photo; each eye as (x, y), None outside the photo.
 
     The eyes are the person's own left and right, as DeepFace has them: the left one is on the photo's right.
@@ -200,15 +205,15 @@ def xywh(box: Box, width: float = math.inf, height: float = math.inf) -> dict[st
     return {"x": x, "y": y, "w": max(0, int(min(box.x2, width)) - x), "h": max(0, int(min(box.y2, height)) - y)}
 
 
-def cut_out(photo: Photo, face: Face, align: bool, expand: int = 0) -> RgbImage:
+def cut_out(pixels: RgbImage, face: Face, align: bool, expand: int = 0) -> RgbImage:
     """The face's box, cut out of the photo; turned about its middle so that the eyes are level if ``align``.
 
     Returns  (h, w, 3) uint8, RGB, at the photo's scale; at least one pixel.
     """
     box = _expanded(face.box, expand)
     if not align or face.detection_score == 0:  # of a whole photo nothing is known that could be level
-        x, y, w, h = xywh(box, photo.width, photo.height).values()
-        return photo.pixels[y : y + max(h, 1), x : x + max(w, 1)]
+        x, y, w, h = xywh(box, pixels.shape[1], pixels.shape[0]).values()
+        return pixels[y : y + max(h, 1), x : x + max(w, 1)]
     across = face.landmarks[1].astype(np.float64) - face.landmarks[0]
     angle = math.atan2(across[1], across[0])
     cos, sin = math.cos(angle), math.sin(angle)
@@ -217,7 +222,7 @@ def cut_out(photo: Photo, face: Face, align: bool, expand: int = 0) -> RgbImage:
     # Pillow asks for the way back, from a pixel of the crop to one of the photo.
     shift_x = middle_x - cos * width / 2 + sin * height / 2
     shift_y = middle_y - sin * width / 2 - cos * height / 2
-    picture = Image.fromarray(photo.pixels).transform(
+    picture = Image.fromarray(pixels).transform(
         (width, height),
         Image.Transform.AFFINE,
         (cos, -sin, shift_x, sin, cos, shift_y),
@@ -233,7 +238,7 @@ def _expanded(box: Box, percentage: int) -> Box:
     return Box(box.x1 - more_x, box.y1 - more_y, box.x2 + more_x, box.y2 + more_y)
 
 
-def _point(point: npt.NDArray[np.float32], photo: Photo) -> tuple[int, int] | None:
+def _point(point: npt.NDArray[np.float32], photo: Sized) -> tuple[int, int] | None:
     x, y = int(point[0]), int(point[1])
     return (x, y) if 0 <= x < photo.width and 0 <= y < photo.height else None
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from facedex.deepface.distances import Metric, check_metric, threshold_for
-from facedex.deepface.faces import facial_area, xywh
+from facedex.deepface.faces import facial_area, opened, xywh
 from facedex.deepface.models import DEFAULT_BACKEND, DEFAULT_MODEL, check_options, engine_for
 from facedex.deepface.rows import Judged, check_return_type, judged, tables
 from facedex.engine import Engine, Gallery, Progress, no_face_found
@@ -75,13 +75,13 @@ def find(
     check_metric(distance_metric)
     engine = engine_for(model_name, detector_backend)
     limit = threshold_for(engine, distance_metric, threshold)
-    photo = engine.load(img_path, bgr=True)
+    photo, name = opened(engine, img_path)
     folder = checked_folder(db_path)
     with engine.open(folder / gallery_name(model_name, detector_backend), create=refresh_database) as gallery:
         paths = Listing(gallery, folder, silent).follow() if refresh_database else _kept(gallery, folder)
-        faces = engine.pipeline.faces([photo.pixels])[0]
+        faces = engine.pipeline.embedded(photo)
         if not faces and enforce_detection:
-            raise no_face_found(photo.link or "the photo", photo)
+            raise no_face_found(name, photo.width, photo.height)
         areas = [facial_area(face, photo, expand_percentage) for face in faces]
         answers = judged(gallery, faces, distance_metric, limit, k=k, all_of_them=similarity_search)
     rows = [

@@ -21,6 +21,7 @@ from facedex.deepface.rows import judged
 from facedex.engine import Engine, Gallery
 from facedex.errors import ArgumentInvalid, ExportUnavailable, ExtraMissing, PhotoNotFound, PhotoUnreadable, SourceEmpty
 from facedex.types import Face, RgbImage
+from facedex.vision.levels import Levels
 
 __all__ = ["stream"]
 
@@ -79,12 +80,13 @@ def stream(
                 if not write(kept):
                     break
                 continue
-            faces = engine.detect(picture)
+            photo = Levels.of(picture)
+            faces = engine.pipeline.find(photo)
             in_a_row = in_a_row + 1 if faces else 0
             drawn = _drawn(picture, faces, {})
             if in_a_row >= frame_threshold:
                 in_a_row, frozen, shown = 0, round(time_threshold * rate), shown + 1
-                embedded = engine.pipeline.faces([picture])[0]
+                embedded = engine.pipeline.embedded(photo)
                 drawn = kept = _drawn(picture, embedded, people.names(embedded))
                 if debug:
                     Image.fromarray(kept).save(f"frozen_{shown}.png")

@@ -72,7 +72,7 @@ def embeddings_of(engine: Engine, model_name: str, image: Any, enforce: bool, ex
     """The embeddings of a photo's faces with their areas, or the one embedding that was given instead of a photo."""
     if isinstance(image, (list, tuple)):
         return [(_embedding(engine, image), no_facial_area())]
-    ((photo, faces),) = embedded(engine, model_name, [image], enforce)
+    photo, faces = embedded(engine, model_name, image, enforce)
     return [(face.embedding, facial_area(face, photo, expand)) for face in faces if face.embedding is not None]
 
 
