@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -21,10 +22,10 @@ pytest_plugins = ["servers.fixtures"]
 def draw(tmp_path: Path) -> Draw:
     """``draw("Ann/1.jpg", ANN)``: a photo of these people, below the test's folder."""
 
-    def to_file(path: str, *people: int, variation: float = 0.0, seed: int = 0) -> Path:
+    def to_file(path: str, *people: int, variation: float = 0.0, seed: int = 0, **drawing: Any) -> Path:
         target = tmp_path / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(draw_photo(people, variation=variation, seed=seed)).save(target, quality=92)
+        Image.fromarray(draw_photo(people, variation=variation, seed=seed, **drawing)).save(target, quality=92)
         return target
 
     return to_file

@@ -25,8 +25,9 @@ ARROWS: dict[str, set[str]] = {
     "report": {"decide", "vision", "study"},
     "testing": {"stores", "search", "models", "vision"},
     "study": {"engine", "settings", "stores", "vision", "decide"},
+    "deepface": {"engine", "settings", "vision", "models", "stores", "search", "decide"},
     "cli": {"engine", "settings", "models", "report", "stores", "search", "vision", "decide", "study", "facedex"},
-    "facedex": {"engine", "settings", "decide", "vision"},
+    "facedex": {"engine", "settings", "decide", "vision", "deepface"},
 }
 INFERENCE_RUNTIME, DATABASES = (
     "onnxruntime",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from facedex import errors
 from facedex.decide import DecisionPolicy, OperatingPoint
@@ -35,6 +35,7 @@ from facedex.types import (
 )
 
 if TYPE_CHECKING:
+    from facedex import deepface as DeepFace  # noqa: N812 - as its users call it
     from facedex.vision.images import PhotoInput
 
 __version__ = "0.1.0"
@@ -43,6 +44,7 @@ __all__ = [
     "Box",
     "Candidate",
     "DecisionPolicy",
+    "DeepFace",
     "EmbeddingSpace",
     "Engine",
     "EnrollmentReport",
@@ -65,6 +67,14 @@ __all__ = [
     "open",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "DeepFace":  # imported when it is asked for
+        from facedex import deepface
+
+        return deepface
+    raise AttributeError(f"module 'facedex' has no attribute {name!r}")
 
 
 @cache
