@@ -31,6 +31,7 @@ SERVERS: Mapping[str, str] = {
     "pgvector": "servers.postgres:PostgresWithVector",
     "mongodb": "servers.mongodb:MongoDB",
     "mongodb-standalone": "servers.mongodb:MongoDBAlone",
+    "neo4j": "servers.neo4j:Neo4j",
 }
 """Name → where its class is."""
 

@@ -41,6 +41,10 @@ class Adapter:
 ADAPTERS: Mapping[str, Adapter] = {
     "memory": Adapter("facedex.stores.memory", "MemoryStore"),
     "sqlite": Adapter("facedex.stores.sqlite", "SQLiteStore"),
+    **{
+        scheme: Adapter("facedex.stores.neo4j", "Neo4jStore", "pip install 'facedex[neo4j]'")
+        for scheme in ("neo4j", "neo4j+s", "neo4j+ssc", "bolt", "bolt+s", "bolt+ssc")
+    },
 }
 
 # Two letters at least: one is a Windows drive.
