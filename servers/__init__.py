@@ -32,6 +32,7 @@ SERVERS: Mapping[str, str] = {
     "mongodb": "servers.mongodb:MongoDB",
     "mongodb-standalone": "servers.mongodb:MongoDBAlone",
     "neo4j": "servers.neo4j:Neo4j",
+    "weaviate": "servers.weaviate:Weaviate",
 }
 """Name → where its class is."""
 

@@ -37,12 +37,32 @@ class Neo4j(Server):
             return "neo4j comes from Maven Central: apt install maven"
         return None
 
+    @classmethod
+    def fetch(cls) -> None:
+        jars = _jars()
+        jars.parent.parent.mkdir(parents=True, exist_ok=True)
+        with open(jars.parent.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if jars.exists():
+                return
+            partial = jars.parent.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            (partial / "pom.xml").write_text(_POM)
+            got = subprocess.run(
+                ["mvn", "-q", "-B", f"{_PLUGIN}:copy-dependencies", "-DoutputDirectory=lib", "-DincludeScope=runtime"],
+                cwd=partial, capture_output=True, text=True,
+            )  # fmt: skip
+            if got.returncode:
+                raise ServerFailed(f"Maven could not fetch Neo4j {VERSION}:\n{got.stdout[-2000:]}{got.stderr[-500:]}")
+            partial.rename(jars.parent)
+
     @property
     def url(self) -> str:
         return f"bolt://neo4j:{PASSWORD}@127.0.0.1:{self.port}"
 
     def prepare(self) -> None:
-        fetch()
+        self.fetch()
         (self.folder / "home").mkdir()
 
     def command(self) -> list[str]:
@@ -62,27 +82,6 @@ class Neo4j(Server):
                 driver.execute_query("RETURN 1", database_="neo4j")
             return True
         return False
-
-
-def fetch() -> None:
-    """Get the jars (114 MB) once; they stay in the user's cache."""
-    jars = _jars()
-    jars.parent.parent.mkdir(parents=True, exist_ok=True)
-    with open(jars.parent.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if jars.exists():
-            return
-        partial = jars.parent.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        (partial / "pom.xml").write_text(_POM)
-        got = subprocess.run(
-            ["mvn", "-q", "-B", f"{_PLUGIN}:copy-dependencies", "-DoutputDirectory=lib", "-DincludeScope=runtime"],
-            cwd=partial, capture_output=True, text=True,
-        )  # fmt: skip
-        if got.returncode:
-            raise ServerFailed(f"Maven could not fetch Neo4j {VERSION}:\n{got.stdout[-2000:]}{got.stderr[-500:]}")
-        partial.rename(jars.parent)
 
 
 def _jars() -> Path:

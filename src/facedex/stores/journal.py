@@ -75,6 +75,9 @@ class Engine(ABC):
     exclusive: ClassVar[bool] = False
     """Nobody else can have it open: writers need no turns."""
 
+    scans: ClassVar[bool] = True
+    """``nearest`` can compare every embedding; otherwise the store reads them all and compares them itself."""
+
     # -- the head and the turns ----------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -273,6 +276,19 @@ class Journal:
         self._writers = threading.Lock()
         self._unclean = engine.exclusive  # whoever had it before us may have died
         self._held: int | None = None  # a turn of ours that broke off, its claim not taken back
+
+    def begin(self) -> None:
+        """Write the head of a new gallery, if there is none; of several processes one does."""
+        deadline = time.monotonic() + self._lease
+        while self.engine.head() is None:
+            first = self.engine.exclusive or self.engine.claim(0)
+            if first or time.monotonic() > deadline:  # whoever had the claim died before the head
+                if self.engine.head() is None:
+                    self.engine.write_head(Head().encode())
+                if not self.engine.exclusive:
+                    self.engine.release(0)
+                return
+            time.sleep(_POLLS[-1])
 
     def view(self) -> View:
         """The gallery now. Raises StoreCorrupt when the head is gone."""

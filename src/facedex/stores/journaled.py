@@ -38,7 +38,7 @@ _ALIKE = 10  # how often a call that needs one moment looks again when a writer 
 class JournaledStore(Store, SearchesItself):
     """A gallery on an ``Engine``.
 
-    engine    of a gallery that has its head.
+    engine    of a gallery; a new one gets its head.
     url       masked.
     lease     seconds of silence after which another writer counts as dead.
     patience  seconds a write waits for its turn.
@@ -49,6 +49,7 @@ class JournaledStore(Store, SearchesItself):
     def __init__(self, engine: Engine, url: str, *, lease: float = 10.0, patience: float = 30.0) -> None:
         self._engine, self._url = engine, url
         self._journal = Journal(engine, url, lease=lease, patience=patience)
+        self._journal.begin()
         self._closed = False
         self._closing = threading.Lock()
         self._spaces: dict[str, EmbeddingSpace] = {}  # by their text: parsed once
@@ -124,7 +125,7 @@ class JournaledStore(Store, SearchesItself):
             if where == Where():
                 forget = EVERYTHING
             elif where == Where(photos=where.photos):
-                asked = sorted(where.photos or ())
+                asked = sorted(filter(_is_digest, where.photos or ()))
                 forget = tuple(self._engine.photos(asked)) if asked else ()
             if gone or (forget and self._engine.page_photos("", 1)):
                 first = turn.head.sequence + 1
@@ -248,6 +249,8 @@ class JournaledStore(Store, SearchesItself):
         view = self._view()
         if not view.head.templates:
             return answer
+        if exact and not self._engine.scans:
+            return self._compare_all(probes, answer, view, where or Where())
         query = Query(where=where or Where())
         found = [self._living(view, ids) for ids in self._engine.nearest(probes, k, query, exact)]
         if any(len(ids) < k for ids in found):  # perhaps what another process is writing now was in the way
@@ -382,6 +385,23 @@ class JournaledStore(Store, SearchesItself):
 
     def _living(self, view: View, ids: Sequence[int]) -> list[int]:
         return [n for n in ids if n <= view.head.sequence and not (view.deleting and n in view.steps)]
+
+    def _compare_all(
+        self, probes: npt.NDArray[np.float32], answer: npt.NDArray[np.int64], view: View, where: Where
+    ) -> npt.NDArray[np.int64]:
+        """Fill in the best of every embedding, read from the engine in bounded memory."""
+        best = np.full(answer.shape, -np.inf, np.float32)
+        rows = self._rows(view, where, embeddings=True)
+        while some := list(islice(rows, _PAGE)):
+            ids, embeddings = matrix(
+                [row.id for row in some], [row.embedding for row in some], self._dimension(view), self._url
+            )
+            similarities = np.hstack([best, probes @ embeddings.T])
+            everyone = np.hstack([answer, np.broadcast_to(ids, (len(probes), len(ids)))])
+            order = np.argsort(-similarities, axis=1, kind="stable")[:, : answer.shape[1]]
+            best = np.take_along_axis(similarities, order, 1)
+            answer = np.take_along_axis(everyone, order, 1)
+        return answer
 
     # -- writing ------------------------------------------------------------------------------------------------------
 

@@ -45,6 +45,7 @@ ADAPTERS: Mapping[str, Adapter] = {
         scheme: Adapter("facedex.stores.neo4j", "Neo4jStore", "pip install 'facedex[neo4j]'")
         for scheme in ("neo4j", "neo4j+s", "neo4j+ssc", "bolt", "bolt+s", "bolt+ssc")
     },
+    "weaviate": Adapter("facedex.stores.weaviate", "WeaviateStore", "pip install 'facedex[weaviate]'"),
 }
 
 # Two letters at least: one is a Windows drive.

@@ -22,6 +22,7 @@ __all__ = [
     "Row",
     "damaged",
     "faults",
+    "label_token",
     "matrix",
     "metadata_tokens",
     "read_space",
@@ -125,6 +126,11 @@ def metadata_tokens(metadata: Metadata) -> list[str]:
     return [
         hashlib.sha256(encode_metadata({key: value}).encode()).hexdigest()[:32] for key, value in metadata.items()
     ]
+
+
+def label_token(label: str | None) -> str:
+    """A short token for each label, and one for none: what databases filter labels by that trim or fold text."""
+    return "-" if label is None else hashlib.sha256(label.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def write_space(space: EmbeddingSpace) -> str:
