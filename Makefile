@@ -39,11 +39,11 @@ check: .venv/dev
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/facedex models pull
+	$(BIN)/facedex models pull --all
 	$(BIN)/pytest -n auto -m "not heavy and not servers"
 
 test-heavy: .venv/dev
-	$(BIN)/facedex models pull
+	$(BIN)/facedex models pull --all
 	$(BIN)/pytest -n auto -m heavy
 
 test-servers: .venv/dev
@@ -60,7 +60,7 @@ bench-enroll: .venv/dev
 
 bench-search: .venv/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/search/run.py --mode table
+	env -u OPENBLAS_CORETYPE $(BIN)/python -m benchmarks.search.run --mode table
 
 operating-points: .venv/dev
 	$(BIN)/python -m benchmarks.operating_points

@@ -19,7 +19,7 @@ def extension() -> Extension:
     return Extension(
         "facedex.search._kernel",
         [KERNELS + source for source in SOURCES],
-        depends=[KERNELS + "kernels.h", KERNELS + "engine.h"],
+        depends=[KERNELS + header for header in ("kernels.h", "engine.h", "panels.h")],
         define_macros=[("Py_LIMITED_API", "0x030B0000")],
         extra_compile_args=FLAGS,
         extra_link_args=[] if sys.platform == "win32" else ["-pthread"],

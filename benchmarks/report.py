@@ -52,7 +52,17 @@ def enrollment() -> str:
     return "\n".join(rows)
 
 
-PEERS = ("faiss flat", "numpy", "scipy cKDTree", "sklearn KDTree", "faiss HNSW", "hnswlib")
+PEERS = (
+    "faiss flat",
+    "numpy",
+    "scipy cKDTree",
+    "sklearn KDTree",
+    "faiss HNSW",
+    "hnswlib",
+    "usearch",
+    "annoy",
+    "faceflash",
+)
 
 
 def search() -> str:

@@ -197,6 +197,29 @@ def test_metadata_are_given_as_key_and_value(draw: Draw) -> None:
     run("enroll", "a.jpg", "--meta", "desk", code=2)
 
 
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ([], ["Ann", "Bob"]),
+        (["--label", "Bob"], ["Bob"]),
+        (["--label", "Bob", "--label", "Ann"], ["Ann", "Bob"]),
+        (["--not-label", "Bob"], ["Ann"]),
+        (["--meta", "camera=gate"], ["Bob"]),
+        (["--since", "2020-01-01"], ["Ann", "Bob"]),
+        (["--until", "2020-01-01T12:00+01:00"], []),
+    ],
+)
+def test_search_can_be_narrowed(draw: Draw, options: list[str], names: list[str]) -> None:
+    run("enroll", draw("ann.jpg", ANN), "--label", "Ann")
+    run("enroll", draw("bob.jpg", BOB), "--label", "Bob", "--meta", "camera=gate")
+    (told,) = as_json("search", draw("who.jpg", ANN), *options)
+    assert [c["label"] for c in told["found"][0]["candidates"]] == names
+
+
+def test_a_time_that_is_none_is_wrong_usage(enrolled: None, draw: Draw) -> None:
+    assert "yesterday" in run("search", draw("who.jpg", ANN), "--since", "yesterday", code=2).output
+
+
 def test_the_gallery_comes_from_the_option_then_the_environment_then_faces_db(
     draw: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,5 +258,5 @@ def test_every_command_has_json_and_help() -> None:
 
 def test_models_are_listed_with_the_licence_of_their_weights() -> None:
     told = as_json("models", "list")
-    assert {row["card"]["name"] for row in told} == {"yunet", "sface"}
+    assert {row["card"]["name"] for row in told} >= {"yunet", "sface", "dlib-resnet"}
     assert all(row["card"]["licence"] for row in told)

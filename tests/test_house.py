@@ -27,7 +27,14 @@ ARROWS: dict[str, set[str]] = {
     "cli": {"engine", "settings", "models", "report", "stores", "search", "vision", "decide", "facedex"},
     "facedex": {"engine", "settings", "decide", "vision"},
 }
-INFERENCE_RUNTIME, DATABASES = "onnxruntime", {"sqlite3": ["stores/sqlite_file.py"]}
+INFERENCE_RUNTIME, DATABASES = (
+    "onnxruntime",
+    {
+        "sqlite3": ["stores/sqlite_file.py"],
+        "psycopg": ["stores/postgres_server.py"],
+        "pymongo": ["stores/mongodb_server.py"],
+    },
+)
 
 
 def modules() -> list[Path]:

@@ -68,17 +68,25 @@ __all__ = [
 
 
 @cache
-def _engine() -> Engine:
-    return Engine()
+def _engine(detector: str | None = None, embedder: str | None = None) -> Engine:
+    return Engine(detector=detector, embedder=embedder)
 
 
-def open(url: str | os.PathLike[str] = "faces.db", *, create: bool = True) -> Gallery:
+def open(
+    url: str | os.PathLike[str] = "faces.db",
+    *,
+    create: bool = True,
+    detector: str | None = None,
+    embedder: str | None = None,
+) -> Gallery:
     """A gallery by URL: ``faces.db``, ``sqlite:///faces.db``, ``memory://``.
 
-    create  make it when it is not there; otherwise that raises StoreUnavailable.
-    Raises  StoreError when it cannot be opened, is damaged, or is not a gallery.
+    create    make it when it is not there; otherwise that raises StoreUnavailable.
+    detector, embedder
+              names of models (``facedex models list``); None: those of the settings, YuNet and SFace without any.
+    Raises    StoreError when it cannot be opened, is damaged, or is not a gallery; ModelUnknown.
     """
-    return _engine().open(url, create=create)
+    return _engine(detector, embedder).open(url, create=create)
 
 
 def detect(photo: PhotoInput, *, bgr: bool = False) -> list[Face]:

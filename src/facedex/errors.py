@@ -2,6 +2,7 @@
 
 FacedexError
 ├── ArgumentInvalid            a parameter is outside what the call accepts
+│   └── NotCalibrated          nobody measured thresholds for that embedding space
 ├── PhotoError                 one photo cannot be used; the others are unaffected
 │   ├── PhotoNotFound          the path does not exist or is not a file
 │   ├── PhotoUnreadable        empty, truncated, or not an image we read
@@ -15,6 +16,8 @@ FacedexError
 ├── ModelError
 │   ├── ModelUnknown           no card of that name
 │   ├── ModelInvalid           a file that is not the model its card describes
+│   ├── ModelDriverMissing     reading the published file needs an extra that is not installed
+│   ├── LicenceUnstated        nobody says under which licence the weights are, and that was not accepted
 │   ├── WeightsMissing         not in the cache, and fetching was not allowed
 │   ├── WeightsUnavailable     the package registry could not deliver them
 │   └── WeightsCorrupt         the SHA-256 is not the pinned one
@@ -58,10 +61,13 @@ __all__ = [
     "IndexCorrupt",
     "IndexUnavailable",
     "IndexVersion",
+    "LicenceUnstated",
+    "ModelDriverMissing",
     "ModelError",
     "ModelInvalid",
     "ModelUnknown",
     "NoFaceFound",
+    "NotCalibrated",
     "PhotoArrayInvalid",
     "PhotoError",
     "PhotoLinkRefused",
@@ -127,6 +133,9 @@ def _rebuild(cls: type[FacedexError], message: str, details: dict[str, Any]) -> 
 class ArgumentInvalid(FacedexError): ...
 
 
+class NotCalibrated(ArgumentInvalid): ...
+
+
 class PhotoError(FacedexError): ...
 
 
@@ -164,6 +173,12 @@ class ModelUnknown(ModelError): ...
 
 
 class ModelInvalid(ModelError): ...
+
+
+class ModelDriverMissing(ModelError): ...
+
+
+class LicenceUnstated(ModelError): ...
 
 
 class WeightsMissing(ModelError): ...

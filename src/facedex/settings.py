@@ -2,7 +2,11 @@
 
 ========================  ========================================================================================
 FACEDEX_GALLERY           URL of the gallery the command line uses; without it faces.db in the current folder
+FACEDEX_STORE_PASSWORD    password of a gallery's server, where its URL names a user without one
+FACEDEX_INDEXES_DIR       folder of local copies of servers' indexes; without it the user's cache folder
 FACEDEX_MODELS_DIR        folder of the weights; without it the user's cache folder
+FACEDEX_DETECTOR          name of the detector, of the catalog or added; without it yunet
+FACEDEX_EMBEDDER          name of the embedder, of the catalog or added; without it sface
 FACEDEX_OFFLINE           true: nothing is ever fetched
 FACEDEX_THREADS           threads of one network run; without it every core the process may use
 FACEDEX_ALLOW_URLS        true: photos may be given as http(s) URLs
@@ -15,7 +19,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -30,7 +34,11 @@ class Settings:
     """What the environment may set. An unset or empty variable leaves the default."""
 
     gallery: str = "faces.db"
+    store_password: str | None = field(default=None, repr=False)
+    indexes_dir: Path | None = None
     models_dir: Path | None = None
+    detector: str = "yunet"
+    embedder: str = "sface"
     offline: bool = False
     threads: int | None = None
     allow_urls: bool = False
@@ -66,10 +74,17 @@ class Settings:
                 raise _invalid(name, value, "a whole number above 0")
             return int(value)
 
-        folder = text("FACEDEX_MODELS_DIR")
+        def folder(name: str) -> Path | None:
+            value = text(name)
+            return None if value is None else Path(value).expanduser()
+
         return cls(
             gallery=text("FACEDEX_GALLERY") or default.gallery,
-            models_dir=Path(folder).expanduser() if folder else default.models_dir,
+            store_password=variables.get("FACEDEX_STORE_PASSWORD") or None,
+            indexes_dir=folder("FACEDEX_INDEXES_DIR"),
+            models_dir=folder("FACEDEX_MODELS_DIR"),
+            detector=text("FACEDEX_DETECTOR") or default.detector,
+            embedder=text("FACEDEX_EMBEDDER") or default.embedder,
             offline=flag("FACEDEX_OFFLINE", default.offline),
             threads=count("FACEDEX_THREADS"),
             allow_urls=flag("FACEDEX_ALLOW_URLS", default.allow_urls),

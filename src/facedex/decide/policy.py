@@ -13,7 +13,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from facedex.errors import ArgumentInvalid
+from facedex.errors import ArgumentInvalid, NotCalibrated
 from facedex.types import EmbeddingSpace, Verdict
 
 
@@ -104,11 +104,11 @@ class DecisionPolicy:
 def policy_for(space: EmbeddingSpace) -> DecisionPolicy:
     """The measured policy of a shipped model's space.
 
-    Raises  ArgumentInvalid when nobody measured that space: thresholds of another one mean nothing in it.
+    Raises  NotCalibrated when nobody measured that space: thresholds of another one mean nothing in it.
     """
     found = _shipped().get(space.id)
     if found is None:
-        raise ArgumentInvalid(
+        raise NotCalibrated(
             f"no operating point was measured for the embedding space {space} (id {space.id}). "
             "Measure one on labelled photos and pass it as policy=DecisionPolicy(…).",
             space_id=space.id,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
@@ -26,7 +26,26 @@ ARCFACE_TEMPLATE: Final[Landmarks] = np.array(
 
 Source  Deng et al. 2019, doi:10.1109/CVPR.2019.00482.
 """
-ARCFACE_TEMPLATE.setflags(write=False)
+DLIB_TEMPLATE: Final[Landmarks] = np.array(
+    [
+        [45.34, 45.41],
+        [99.84, 45.05],
+        [70.55, 75.95],
+        [49.65, 99.31],
+        [95.55, 99.14],
+    ],
+    dtype=np.float32,
+)
+"""Where the landmarks YuNet finds lie, on average, in the chips of 150×150 pixels (padding 0.25) that dlib cuts by its
+own landmarks. Measured, for dlib's five points are others: corners of the eyes and the base of the nose."""
+for _template in (ARCFACE_TEMPLATE, DLIB_TEMPLATE):
+    _template.setflags(write=False)
+
+ALIGNMENTS: Final[Mapping[str, tuple[int, Landmarks]]] = {
+    "arcface": (TEMPLATE_SIZE, ARCFACE_TEMPLATE),
+    "dlib": (150, DLIB_TEMPLATE),
+}
+"""Name of an alignment → side of a crop in pixels, and where in it the landmarks fall."""
 
 
 @runtime_checkable
@@ -84,6 +103,11 @@ class Embedder(Protocol):
     @property
     def size(self) -> int:
         """Side of the crops it takes, in pixels."""
+        ...
+
+    @property
+    def alignment(self) -> str:
+        """Where in the crop it wants the landmarks: a name in ``ALIGNMENTS``."""
         ...
 
     def embed(self, crops: npt.NDArray[np.uint8]) -> Embeddings:

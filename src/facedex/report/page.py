@@ -14,7 +14,7 @@ from PIL import Image
 
 from facedex.decide import DecisionPolicy
 from facedex.report.picture import boxed
-from facedex.report.result import PhotoLoader, ProbeResult, candidate_crop, crop
+from facedex.report.result import PhotoLoader, ProbeResult, candidate_crop, crop, said
 from facedex.types import Candidate, Found
 
 _STYLE = """
@@ -34,7 +34,7 @@ figcaption { font-size: .82rem; margin-top: .3rem; overflow-wrap: anywhere } .so
 .bar { height: 5px; border-radius: 3px; background: var(--line); margin: .25rem 0 }
 .bar i { display: block; height: 100%; border-radius: 3px; background: var(--c) }
 .verdict { color: var(--c); font-weight: 600 } .match { --c: var(--match) } .review { --c: var(--review) }
-.no-match { --c: var(--no-match) } .unknown { --c: var(--soft) } .error { color: var(--no-match) }
+.no-match { --c: var(--no-match) } .unknown, .not-calibrated { --c: var(--soft) } .error { color: var(--no-match) }
 .blank { width: 132px; height: 132px; border: 3px dashed var(--line); border-radius: 6px; display: grid;
   place-items: center; font-size: .8rem; color: var(--soft); text-align: center }
 """
@@ -45,32 +45,38 @@ def write_page(
     results: Sequence[ProbeResult],
     load: PhotoLoader,
     *,
-    policy: DecisionPolicy,
+    policy: DecisionPolicy | None,
     title: str = "Facedex: who is this?",
     k: int = 5,
 ) -> None:
     """Write results as one HTML file.
 
     load    link → photo, to cut out enrolled faces.
-    policy  whose thresholds and error rates the page explains.
+    policy  whose thresholds and error rates the page explains; None when nobody measured any.
     """
-    match, review = policy.match, policy.review
     body = "\n".join(_section(result, load, k) for result in results)
     page = f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{html.escape(title)}</title><style>{_STYLE}</style>
 <h1>{html.escape(title)}</h1>
-<p class="soft">Similarity is the cosine of two embeddings, −1…1. A <b>match</b> is at or above {match.threshold:.3f}
-(false match rate {match.fmr:.2g}, false non-match rate {match.fnmr:.2g}), <b>review</b> at or above
-{review.threshold:.3f} (false match rate {review.fmr:.2g}); measured on {html.escape(match.dataset)},
-{match.impostor_trials:,} impostor and {match.genuine_trials:,} genuine pairs, {html.escape(match.date)}.
-Confidence holds where both outcomes are equally likely beforehand.
+<p class="soft">Similarity is the cosine of two embeddings, −1…1. {_explained(policy)}
 A similarity is a lead, not proof of who someone is.</p>
 {body}
 <p class="soft">Made {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. The gallery keeps links, boxes and embeddings; pictures
 are read from their own place.</p></html>
 """
     Path(path).write_text(page, "utf-8")
+
+
+def _explained(policy: DecisionPolicy | None) -> str:
+    if policy is None:
+        return "No thresholds were measured for this model, so nothing here is a match or not."
+    match, review = policy.match, policy.review
+    return f"""A <b>match</b> is at or above {match.threshold:.3f}
+(false match rate {match.fmr:.2g}, false non-match rate {match.fnmr:.2g}), <b>review</b> at or above
+{review.threshold:.3f} (false match rate {review.fmr:.2g}); measured on {html.escape(match.dataset)},
+{match.impostor_trials:,} impostor and {match.genuine_trials:,} genuine pairs, {html.escape(match.date)}.
+Confidence holds where both outcomes are equally likely beforehand."""
 
 
 def _section(result: ProbeResult, load: PhotoLoader, k: int) -> str:
@@ -101,8 +107,8 @@ def _candidate(candidate: Candidate, load: PhotoLoader) -> str:
     return (
         f'<figure class="{candidate.verdict.replace(" ", "-")}">{picture}<figcaption>{candidate.rank}. {label}<br>'
         f'<span class="soft">similarity {candidate.similarity:.3f}</span>'
-        f'<div class="bar"><i style="width:{candidate.confidence:.1f}%"></i></div>'
-        f'<span class="soft">confidence {candidate.confidence:.1f} %</span><br>'
+        f'<div class="bar"><i style="width:{candidate.confidence or 0:.1f}%"></i></div>'
+        f'<span class="soft">{said(candidate.confidence)}</span><br>'
         f'<span class="verdict">{candidate.verdict}</span></figcaption></figure>'
     )
 

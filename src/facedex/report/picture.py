@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from facedex.report.result import COLOURS, PhotoLoader, ProbeResult, candidate_crop, colour_of, crop
+from facedex.report.result import COLOURS, PhotoLoader, ProbeResult, candidate_crop, colour_of, crop, said
 
 _PROBE, _FACE, _GAP, _TEXT = 300, 168, 18, 84
 
@@ -73,7 +73,7 @@ def _row(result: ProbeResult, load: PhotoLoader, k: int, width: int) -> Image.Im
             pen.text((x, top + _FACE + 4), _fit(candidate.label or "(no label)", 22), fill="#24292f", font=_font(14))
             pen.text(
                 (x, top + _FACE + 24),
-                f"similarity {candidate.similarity:.3f}\nconfidence {candidate.confidence:.1f} %",
+                f"similarity {candidate.similarity:.3f}\n{said(candidate.confidence)}",
                 fill="#57606a",
                 font=_font(13),
             )

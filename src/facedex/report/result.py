@@ -10,8 +10,13 @@ from PIL import Image
 from facedex.errors import FacedexError
 from facedex.types import Box, Candidate, Found, Photo, Verdict
 
-COLOURS = {Verdict.MATCH: "#1a7f37", Verdict.REVIEW: "#bf6b00", Verdict.NO_MATCH: "#b42318"}
 UNKNOWN_COLOUR = "#57606a"
+COLOURS = {
+    Verdict.MATCH: "#1a7f37",
+    Verdict.REVIEW: "#bf6b00",
+    Verdict.NO_MATCH: "#b42318",
+    Verdict.NOT_CALIBRATED: UNKNOWN_COLOUR,
+}
 
 PhotoLoader = Callable[[str], Photo]
 
@@ -24,6 +29,11 @@ class ProbeResult:
     photo: Photo | None
     found: tuple[Found, ...] = ()
     error: str | None = None
+
+
+def said(confidence: float | None) -> str:
+    """A confidence in words, empty when there is none."""
+    return "" if confidence is None else f"confidence {confidence:.1f} %"
 
 
 def colour_of(found: Found) -> str:

@@ -323,6 +323,11 @@ class SearchesItself(ABC):
 class KeepsIndex(ABC):
     """What a store adds that keeps an index we built, so that another machine opens it without building."""
 
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """A name no other gallery has, given when it was made: local copies of its indexes go by it."""
+
     @abstractmethod
     def keep_index(self, name: str, sequence: int, parts: Iterable[bytes]) -> bool:
         """Keep an index instead of one of that name; all of it, or what was there stays.

@@ -6,11 +6,12 @@ import struct
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from facedex.stores.checks import Batch
 from facedex.types import Box, Landmarks
 
-__all__ = ["FLOAT32", "GEOMETRY", "digest_bytes", "pack_geometry", "unpack_geometry"]
+__all__ = ["FLOAT32", "GEOMETRY", "digest_bytes", "in_order", "pack_geometry", "unpack_geometry"]
 
 FLOAT32 = np.dtype("<f4")
 GEOMETRY = np.dtype([("box", "<f8", (4,)), ("landmarks", "<f4", (5, 2)), ("score", "<f8")])
@@ -42,3 +43,14 @@ def digest_bytes(digests: Iterable[str]) -> Iterator[bytes]:
             continue
         if len(raw) == 32 and raw.hex() == digest:
             yield raw
+
+
+def in_order(
+    wanted: npt.NDArray[np.int64], found: npt.NDArray[np.int64], matrix: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Rows found, whose ids rise, in the order wanted, one for each time; those not found are left out."""
+    if np.array_equal(found, wanted) or not len(found):
+        return found, matrix
+    place = np.minimum(np.searchsorted(found, wanted), len(found) - 1)
+    there = found[place] == wanted
+    return wanted[there], matrix[place[there]]

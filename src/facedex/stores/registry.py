@@ -46,6 +46,10 @@ ADAPTERS: Mapping[str, Adapter] = {
         for scheme in ("neo4j", "neo4j+s", "neo4j+ssc", "bolt", "bolt+s", "bolt+ssc")
     },
     "weaviate": Adapter("facedex.stores.weaviate", "WeaviateStore", "pip install 'facedex[weaviate]'"),
+    "postgresql": Adapter("facedex.stores.postgres", "PostgresStore", "pip install 'facedex[postgres]'"),
+    "postgres": Adapter("facedex.stores.postgres", "PostgresStore", "pip install 'facedex[postgres]'"),
+    "mongodb": Adapter("facedex.stores.mongodb", "MongoStore", "pip install 'facedex[mongodb]'"),
+    "mongodb+srv": Adapter("facedex.stores.mongodb", "MongoStore", "pip install 'facedex[mongodb]'"),
 }
 
 # Two letters at least: one is a Windows drive.

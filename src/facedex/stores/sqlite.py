@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from facedex.errors import ArgumentInvalid, StoreCorrupt
 from facedex.stores.checks import (
-    Batch,
     check_batch,
     check_label,
     check_limit,
@@ -34,15 +33,13 @@ from facedex.stores.contract import (
     PhotoRecord,
     Store,
 )
+from facedex.stores.packed import FLOAT32, GEOMETRY, digest_bytes, in_order, pack_geometry, unpack_geometry
 from facedex.stores.sqlite_file import SQLiteFile
-from facedex.types import Box, EmbeddingSpace, Person, StoredTemplate, Template, Where
+from facedex.types import EmbeddingSpace, Person, StoredTemplate, Template, Where
 
 __all__ = ["SQLiteStore"]
 
 _KINDS = (ChangeKind.ADDED, ChangeKind.RELABELED, ChangeKind.DELETED)
-_GEOMETRY = np.dtype([("box", "<f8", (4,)), ("landmarks", "<f4", (5, 2)), ("score", "<f8")])
-_FLOAT32 = np.dtype("<f4")
-_BOX_AND_SCORE = struct.Struct("<4d40xd")
 _PAGE = 4096  # templates fetched at once by scan: bounds its memory, and no read outlives the call
 
 _TEMPLATES = """
@@ -129,8 +126,8 @@ class SQLiteStore(Store):
             faces: list[tuple[object, ...]] = []
             entries: list[tuple[object, ...]] = []
             added: list[Added] = []
-            vectors, width = batch.embeddings.astype(_FLOAT32, copy=False).tobytes(), 4 * space.dimension
-            places, place = _pack_geometry(batch), _GEOMETRY.itemsize
+            vectors, width = batch.embeddings.astype(FLOAT32, copy=False).tobytes(), 4 * space.dimension
+            places, place = pack_geometry(batch), GEOMETRY.itemsize
             for n, (template, content, meta) in enumerate(zip(templates, contents, batch.metadata, strict=True)):
                 old = present.get(content)
                 if old is not None:
@@ -250,13 +247,7 @@ class SQLiteStore(Store):
             parts.append(self._matrix(rows, dimension))
         found = np.concatenate([part[0] for part in parts])
         matrix = np.concatenate([part[1] for part in parts])
-        if np.array_equal(found, wanted):
-            return found, matrix
-        if not len(found):
-            return found, matrix
-        place = np.minimum(np.searchsorted(found, wanted), len(found) - 1)
-        there = found[place] == wanted
-        return wanted[there], matrix[place[there]]
+        return in_order(wanted, found, matrix)
 
     def embedding_batches(
         self, after: int = 0, batch: int = 8192
@@ -312,7 +303,7 @@ class SQLiteStore(Store):
         return [Change(sequence, _KINDS[kind], changed) for sequence, kind, changed in rows]
 
     def known(self, digests: Iterable[str]) -> dict[str, frozenset[str | None]]:
-        asked = list(_digest_bytes(digests))
+        asked = list(digest_bytes(digests))
         labels: dict[str, set[str | None]] = {}
         with self._file.reading() as connection:
             for start in range(0, len(asked), _PAGE):
@@ -421,13 +412,13 @@ class SQLiteStore(Store):
     def _stored(self, row: tuple[Any, ...]) -> StoredTemplate:
         number, enrolled, geometry, embedding, link, metadata, label, digest, space_id, dimension = row
         try:
-            x1, y1, x2, y2, score = _BOX_AND_SCORE.unpack(geometry)
+            box, landmarks, score = unpack_geometry(geometry)
             template = Template(
                 photo_digest=digest.hex(),
-                box=Box(x1, y1, x2, y2),
-                landmarks=np.ndarray((5, 2), _FLOAT32, geometry, 32).astype(np.float32, copy=False),
+                box=box,
+                landmarks=landmarks,
                 detection_score=score,
-                embedding=np.ndarray((dimension,), _FLOAT32, embedding).astype(np.float32, copy=False),
+                embedding=np.ndarray((dimension,), FLOAT32, embedding).astype(np.float32, copy=False),
                 space_id=space_id,
                 link=link,
                 label=label,
@@ -492,25 +483,9 @@ _SOUND = (
 )
 
 
-def _pack_geometry(batch: Batch) -> bytes:
-    places = np.empty(len(batch.templates), _GEOMETRY)
-    places["box"], places["landmarks"], places["score"] = batch.boxes, batch.landmarks, batch.scores
-    return places.tobytes()
-
-
 def _key(digest: bytes) -> int:
     """The part of a hash that is indexed: enough to find it, too little to recognize it once the rest is erased."""
     return int.from_bytes(digest[:4], "big")
-
-
-def _digest_bytes(digests: Iterable[str]) -> Iterator[bytes]:
-    for digest in digests:
-        try:
-            raw = bytes.fromhex(digest)
-        except (ValueError, TypeError):
-            continue
-        if len(raw) == 32 and raw.hex() == digest:
-            yield raw
 
 
 def _next_sequences(connection: Any, count: int) -> range:
@@ -529,7 +504,7 @@ def _write_space(connection: Any, space: EmbeddingSpace) -> None:
 
 def _list_photos(connection: Any, digests: set[str]) -> dict[bytes, int]:
     """Photo ids by digest, all of them listed as enrolled now."""
-    wanted = set(_digest_bytes(sorted(digests)))
+    wanted = set(digest_bytes(sorted(digests)))
     keys = json.dumps([_key(digest) for digest in wanted])
     rows = connection.execute(
         "SELECT digest, id, listed FROM photo WHERE key IN (SELECT value FROM json_each(?))", (keys,)
@@ -589,7 +564,7 @@ def _faceless(connection: Any, digests: frozenset[str] | None) -> set[int]:
     query = "SELECT id, digest FROM photo WHERE listed AND NOT EXISTS (SELECT 1 FROM entry WHERE photo = photo.id)"
     if digests is None:
         return {number for number, _ in connection.execute(query)}
-    wanted = set(_digest_bytes(digests))
+    wanted = set(digest_bytes(digests))
     rows = connection.execute(
         query + " AND key IN (SELECT value FROM json_each(?))",  # noqa: S608
         (json.dumps([_key(digest) for digest in wanted]),),
@@ -631,7 +606,7 @@ def _matching(connection: Any, where: Where) -> list[int]:
     if where.not_labels is not None:
         labels(where.not_labels, negate=True)
     if where.photos is not None:
-        wanted = set(_digest_bytes(where.photos))
+        wanted = set(digest_bytes(where.photos))
         rows = connection.execute(
             "SELECT id, digest FROM photo WHERE key IN (SELECT value FROM json_each(?))",
             (json.dumps([_key(digest) for digest in wanted]),),

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facedex.errors import ArgumentInvalid, DegenerateLandmarks, PhotoArrayInvalid
-from facedex.models.contract import ARCFACE_TEMPLATE, TEMPLATE_SIZE
+from facedex.models.contract import ALIGNMENTS, ARCFACE_TEMPLATE, TEMPLATE_SIZE
 from facedex.types import Landmarks, RgbImage
 
 __all__ = ["ARCFACE_TEMPLATE", "TEMPLATE_SIZE", "align_face", "align_faces", "similarity_transform"]
@@ -26,16 +26,19 @@ _ROWS_AT_ONCE: Final = 28
 them, and the page faults cost several times the arithmetic."""
 
 
-def align_face(image: RgbImage, landmarks: Landmarks, size: int = TEMPLATE_SIZE) -> RgbImage:
-    """Warp a face so its five landmarks fall on the ArcFace template.
+def align_face(
+    image: RgbImage, landmarks: Landmarks, size: int = TEMPLATE_SIZE, alignment: str = "arcface"
+) -> RgbImage:
+    """Warp a face so its five landmarks fall on the ArcFace template, or another.
 
     image      (H, W, 3) uint8, RGB.
     landmarks  (5, 2) float32 pixels, order in docs/glossary.md#landmarks.
+    alignment  name of the template in ``ALIGNMENTS``.
     Returns    (size, size, 3) uint8, RGB; outside the image is black.
     Raises     DegenerateLandmarks when the points lie on a line, coincide or are not finite.
     Source     Umeyama 1991, doi:10.1109/34.88573.
     """
-    return _warp(_checked_image(image), similarity_transform(landmarks, size), size)
+    return _warp(_checked_image(image), similarity_transform(landmarks, size, alignment), size)
 
 
 def align_faces(image: RgbImage, landmarks: Iterable[Landmarks], size: int = TEMPLATE_SIZE) -> npt.NDArray[np.uint8]:
@@ -49,7 +52,9 @@ def align_faces(image: RgbImage, landmarks: Iterable[Landmarks], size: int = TEM
     return np.stack(crops) if crops else np.zeros((0, size, size, 3), np.uint8)
 
 
-def similarity_transform(landmarks: Landmarks, size: int = TEMPLATE_SIZE) -> npt.NDArray[np.float64]:
+def similarity_transform(
+    landmarks: Landmarks, size: int = TEMPLATE_SIZE, alignment: str = "arcface"
+) -> npt.NDArray[np.float64]:
     """The rotation, uniform scale and shift that best (least squares) brings landmarks to the template.
 
     Returns  (2, 3) float64 matrix from image pixels to crop pixels.
@@ -59,15 +64,20 @@ def similarity_transform(landmarks: Landmarks, size: int = TEMPLATE_SIZE) -> npt
     """
     if size < 1:
         raise ArgumentInvalid(f"size is {size}; expected 1 or more pixels", size=size)
+    if alignment not in ALIGNMENTS:
+        raise ArgumentInvalid(
+            f"no alignment is called {alignment!r}; there are {', '.join(ALIGNMENTS)}", alignment=alignment
+        )
+    side, template = ALIGNMENTS[alignment]
     points = np.asarray(landmarks, dtype=np.float64)
-    if points.shape != ARCFACE_TEMPLATE.shape:
+    if points.shape != template.shape:
         raise ArgumentInvalid(f"landmarks have shape {points.shape}; expected (5, 2)", shape=points.shape)
     if not np.isfinite(points).all():
         raise _degenerate(points, "are not all finite")
     source = points[:, 0] + 1j * points[:, 1]
-    target = (ARCFACE_TEMPLATE[:, 0] + 1j * ARCFACE_TEMPLATE[:, 1]).astype(np.complex128) * (size / TEMPLATE_SIZE)
+    target = (template[:, 0] + 1j * template[:, 1]).astype(np.complex128) * (size / side)
     # A template pixel is a square: scaling the crop moves pixel centres by (s − 1)/2 as well.
-    target += (size / TEMPLATE_SIZE - 1) / 2 * (1 + 1j)
+    target += (size / side - 1) / 2 * (1 + 1j)
     source_mean, target_mean = source.mean(), target.mean()
     around = source - source_mean
     variance = float(np.mean(np.abs(around) ** 2))

@@ -8,37 +8,105 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from facedex.errors import ModelInvalid
-from facedex.models import weights
+from facedex.errors import ArgumentInvalid, ModelInvalid
+from facedex.models import added, weights
 from facedex.models.catalog import SFACE, ModelCard
-from facedex.models.contract import TEMPLATE_SIZE, Embedder, check_crops, unit_rows
-from facedex.models.runtime import Model
+from facedex.models.contract import Embedder, check_crops, unit_rows
+from facedex.models.runtime import Array, Model
 from facedex.types import Embeddings, EmbeddingSpace
 
-__all__ = ["Embedder", "SFace"]
+__all__ = ["Embedder", "OnnxEmbedder", "SFace", "load_embedder"]
 
 
-class SFace:
-    """SFace (Zhong et al. 2021, doi:10.1109/TIP.2020.3048632): 128-d embeddings of 112×112 crops.
+class OnnxEmbedder:
+    """A network from aligned crops to embeddings, as its card describes it: shipped or the user's own.
 
-    card  of the weights in ``model``; decides the embedding space.
+    card  of the weights in ``model``; its ``crop`` says what goes in, and it decides the embedding space.
     """
 
     BATCH: Final = 16
     """Faces in one run. More do not make it faster: the activations of convolutions leave the cache."""
 
-    def __init__(self, model: Model, card: ModelCard = SFACE) -> None:
-        self._space = card.space
-        self._size = TEMPLATE_SIZE
+    def __init__(self, model: Model, card: ModelCard) -> None:
+        if card.crop is None:
+            raise ArgumentInvalid(
+                f"the card of {card.name!r} does not say what crop of a face it takes", model=card.name
+            )
+        self._space, self._crop = card.space, card.crop
+        size, channels = card.crop.size, card.crop.channels
+        expected = (channels, size, size) if card.crop.layout == "nchw" else (size, size, channels)
         takes, gives = [port.shape for port in model.inputs], [port.shape for port in model.outputs]
-        if takes != [(None, 3, self._size, self._size)] or gives != [(None, self._space.dimension)]:
+        fits = len(takes) == 1 and len(takes[0]) == 4 and _agree(takes[0][1:], expected)
+        if not fits or len(gives) != 1 or not _agree(gives[0][-1:], (self._space.dimension,)):
             raise ModelInvalid(
-                f"{model.path} takes {takes} and gives {gives}; SFace takes any number of 3×112×112 and gives as many "
-                f"of {self._space.dimension}. Use the file of `facedex models pull sface`.",
+                f"{model.path} takes {takes} and gives {gives}; by its card {card.name!r} takes any number of "
+                f"{'×'.join(map(str, expected))} and gives as many of {self._space.dimension}. "
+                f"{card.remedy}",
                 path=str(model.path),
+                model=card.name,
             )
         self.model = model
         self._input, self._output = model.inputs[0].name, model.outputs[0].name
+        self._batch = takes[0][0] or self.BATCH
+        self._fixed = takes[0][0] is not None
+        self._mean = np.array(card.crop.mean, np.float32)
+        self._scale = np.float32(1) / np.array(card.crop.std, np.float32)
+        self._plain = not self._mean.any() and bool((self._scale == 1).all())
+
+    @property
+    def space(self) -> EmbeddingSpace:
+        return self._space
+
+    @property
+    def size(self) -> int:
+        return self._crop.size
+
+    @property
+    def alignment(self) -> str:
+        return self._crop.alignment
+
+    def embed(self, crops: npt.NDArray[np.uint8]) -> Embeddings:
+        """See ``Embedder``."""
+        check_crops(crops, self.size)
+        rows = np.empty((len(crops), self._space.dimension), np.float32)
+        for start in range(0, len(crops), self._batch):
+            batch = crops[start : start + self._batch]
+            answer = self._run(batch)
+            if answer.shape != (len(batch), self._space.dimension):
+                raise ModelInvalid(
+                    f"{self.model.path.name} gave an array of shape {answer.shape} for {len(batch)} faces; its card "
+                    f"says {self._space.dimension} numbers a face",
+                    path=str(self.model.path),
+                    shape=answer.shape,
+                )
+            rows[start : start + len(batch)] = answer
+        return unit_rows(rows)
+
+    def _run(self, crops: npt.NDArray[np.uint8]) -> Array:
+        count = len(crops)
+        if self._fixed and count < self._batch:
+            crops = np.concatenate([crops, np.zeros((self._batch - count, *crops.shape[1:]), np.uint8)])
+        return self.model.run({self._input: self._blob(crops)})[self._output][:count]
+
+    def _blob(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """What the network takes: (N, C, size, size) or (N, size, size, C) float32, (x − mean) / std."""
+        pixels: npt.NDArray[np.float32] | npt.NDArray[np.uint8] = crops
+        if self._crop.colour == "bgr":
+            pixels = crops[..., ::-1]
+        elif self._crop.colour == "gray":  # ITU-R BT.601, as Pillow's "L"
+            pixels = (crops.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
+        if not self._plain:
+            pixels = (pixels.astype(np.float32) - self._mean) * self._scale
+        if self._crop.layout == "nchw":
+            pixels = pixels.transpose(0, 3, 1, 2)
+        return np.ascontiguousarray(pixels, dtype=np.float32)
+
+
+class SFace(OnnxEmbedder):
+    """SFace (Zhong et al. 2021, doi:10.1109/TIP.2020.3048632): 128-d embeddings of 112×112 crops."""
+
+    def __init__(self, model: Model, card: ModelCard = SFACE) -> None:
+        super().__init__(model, card)
 
     @classmethod
     def load(
@@ -55,20 +123,22 @@ class SFace:
         """
         return cls(Model.load(weights.ensure(SFACE, models_dir, fetch, progress), threads))
 
-    @property
-    def space(self) -> EmbeddingSpace:
-        return self._space
 
-    @property
-    def size(self) -> int:
-        return self._size
+def load_embedder(
+    name: str = SFACE.name,
+    models_dir: str | os.PathLike[str] | None = None,
+    *,
+    fetch: bool = True,
+    threads: int | None = None,
+    progress: weights.Progress | None = None,
+) -> OnnxEmbedder:
+    """The embedder of that name, of the catalog or added by the user; its weights are fetched if need be and allowed.
 
-    def embed(self, crops: npt.NDArray[np.uint8]) -> Embeddings:
-        """See ``Embedder``."""
-        check_crops(crops, self._size)
-        rows = np.empty((len(crops), self._space.dimension), np.float32)
-        for start in range(0, len(crops), self.BATCH):
-            batch = crops[start : start + self.BATCH]
-            blob = np.ascontiguousarray(batch.transpose(0, 3, 1, 2), dtype=np.float32)
-            rows[start : start + len(batch)] = self.model.run({self._input: blob})[self._output]
-        return unit_rows(rows)
+    Raises  ModelUnknown, ArgumentInvalid for a model of another task; else as ``weights.ensure`` and ``Model.load``.
+    """
+    card = added.find(name, models_dir, task="embed")
+    return OnnxEmbedder(Model.load(weights.ensure(card, models_dir, fetch, progress), threads), card)
+
+
+def _agree(shape: tuple[int | None, ...], expected: tuple[int, ...]) -> bool:
+    return len(shape) == len(expected) and all(s in (None, e) for s, e in zip(shape, expected, strict=True))

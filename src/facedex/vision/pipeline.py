@@ -13,8 +13,8 @@ from facedex.models import weights
 from facedex.settings import Settings
 from facedex.types import EmbeddingSpace, Face, RgbImage
 from facedex.vision.alignment import align_face
-from facedex.vision.detectors import Detector, YuNet
-from facedex.vision.embedders import Embedder, SFace
+from facedex.vision.detectors import Detector, load_detector
+from facedex.vision.embedders import Embedder, load_embedder
 
 
 class FacePipeline:
@@ -26,17 +26,18 @@ class FacePipeline:
 
     @classmethod
     def load(cls, settings: Settings | None = None, *, progress: weights.Progress | None = None) -> Self:
-        """YuNet and SFace, with the weights in the cache, fetched into it if need be.
+        """The detector and embedder of the settings, with the weights in the cache, fetched into it if need be.
 
-        settings  folder, threads, and whether fetching is allowed; None: from the environment. Nothing is fetched into
-                  a folder that was named: only ``facedex models pull`` does that.
-        Raises    as ``weights.ensure`` and ``Model.load``.
+        settings  names, folder, threads, and whether fetching is allowed; None: from the environment. Nothing is
+                  fetched into a folder that was named: only ``facedex models pull`` does that.
+        Raises    ModelUnknown; ArgumentInvalid for a model of another task; as ``weights.ensure`` and ``Model.load``.
         """
         chosen = settings if settings is not None else Settings.from_environment()
         fetch = not chosen.offline and chosen.models_dir is None
+        place, threads = chosen.models_dir, chosen.threads
         return cls(
-            YuNet.load(chosen.models_dir, fetch=fetch, threads=chosen.threads, progress=progress),
-            SFace.load(chosen.models_dir, fetch=fetch, threads=chosen.threads, progress=progress),
+            load_detector(chosen.detector, place, fetch=fetch, threads=threads, progress=progress),
+            load_embedder(chosen.embedder, place, fetch=fetch, threads=threads, progress=progress),
         )
 
     @property
@@ -66,7 +67,7 @@ class FacePipeline:
         for index, faces in enumerate(self.detect(images)):
             for face in faces:
                 try:
-                    crops.append(align_face(images[index], face.landmarks, self.embedder.size))
+                    crops.append(align_face(images[index], face.landmarks, self.embedder.size, self.embedder.alignment))
                 except DegenerateLandmarks:
                     continue
                 owners.append((index, face))

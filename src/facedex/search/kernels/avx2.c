@@ -44,6 +44,27 @@ INLINE uint32_t above(const __m256i sum[4], int32_t thr)
            (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(m3)) << 24;
 }
 
+/* 8 x 8 words of 32 bits */
+INLINE void transpose(__m256i r[8])
+{
+    __m256i t[8];
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        r[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
+        r[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
+        r[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
+        r[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    for (int i = 0; i < 4; i++) {
+        const __m256i low = _mm256_permute2x128_si256(r[i], r[i + 4], 0x20);
+        r[i + 4] = _mm256_permute2x128_si256(r[i], r[i + 4], 0x31);
+        r[i] = low;
+    }
+}
+
 TARGET static void scan4(const uint8_t *packed, size_t n_blocks, size_t n_groups, const int8_t *probe,
                          const int32_t *init, int32_t total, const int32_t *thr, uint32_t *masks)
 {
@@ -280,9 +301,44 @@ PRODUCTS_TILE(2, 1)
 PRODUCTS_TILE(1, 2)
 PRODUCTS_TILE(1, 3)
 
+TARGET void facedex_avx2_panel(const float *rows, size_t n_rows, size_t n, size_t depth, size_t width, float *panel)
+{
+    for (size_t r = 0; r < width; r += 8) {
+        const float *row[8];
+        for (size_t i = 0; i < 8; i++)
+            row[i] = rows + (r + i < n_rows ? r + i : n_rows - 1) * n;
+        size_t d = 0;
+        for (; d + 8 <= depth; d += 8) {
+            __m256i x[8];
+            for (int i = 0; i < 8; i++)
+                x[i] = load(row[i] + d);
+            transpose(x);
+            for (int i = 0; i < 8; i++)
+                _mm256_storeu_si256((__m256i *)(panel + (d + i) * width + r), x[i]);
+        }
+        for (; d < depth; d++)
+            for (size_t i = 0; i < 8; i++)
+                panel[d * width + r + i] = row[i][d];
+    }
+}
+
+#define LANES 8
+#define MOST 6
+#define VEC __m256
+#define VZERO _mm256_setzero_ps()
+#define VLOAD _mm256_loadu_ps
+#define VSTORE _mm256_storeu_ps
+#define VSPLAT _mm256_set1_ps
+#define VFMA _mm256_fmadd_ps
+#include "panels.h"
+
 TARGET static void products(const float *rows, size_t n_rows, size_t n, const float *probes, size_t probe_stride,
                             size_t n_probes, float *out, size_t stride)
 {
+    if (n_probes >= 16) { /* enough to pay for the transposition */
+        panel_products(rows, n_rows, n, probes, probe_stride, n_probes, out, stride);
+        return;
+    }
     const __m256i rest = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(n % 8)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     for (size_t r = 0; r < n_rows; r += 8) {
         const float *row[8];
@@ -344,6 +400,20 @@ TARGET static float square(const float *x, size_t n)
     return sum;
 }
 
+TARGET static float largest(const float *values, size_t n_blocks)
+{
+    __m256 best[4];
+    UNROLL for (int v = 0; v < 4; v++)
+        best[v] = _mm256_loadu_ps(values + 8 * v);
+    for (size_t b = 1; b < n_blocks; b++)
+        UNROLL for (int v = 0; v < 4; v++)
+            best[v] = _mm256_max_ps(best[v], _mm256_loadu_ps(values + b * BLOCK + 8 * v));
+    const __m256 eight = _mm256_max_ps(_mm256_max_ps(best[0], best[1]), _mm256_max_ps(best[2], best[3]));
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
 TARGET static size_t reach(const float *values, size_t n_blocks, float cut, uint32_t *masks)
 {
     const __m256 t = _mm256_set1_ps(cut);
@@ -369,7 +439,6 @@ TARGET static void unpack4(const uint8_t *packed, size_t n_groups, uint8_t *bloc
         }
 }
 
-/* 8 rows x 8 groups of 4 bytes at a time: a transposition of 32-bit words */
 TARGET static void unpack8(const uint8_t *codes, size_t n_groups, uint8_t *block)
 {
     const size_t row = n_groups * 4;
@@ -377,24 +446,12 @@ TARGET static void unpack8(const uint8_t *codes, size_t n_groups, uint8_t *block
     for (; g + 8 <= n_groups; g += 8)
         for (int v = 0; v < 4; v++) {
             const uint8_t *c = codes + (size_t)v * 8 * row + g * 4;
-            uint8_t *out = block + g * 128 + 32 * v;
-            __m256i r[8], t[8];
+            __m256i r[8];
             for (int i = 0; i < 8; i++)
                 r[i] = load(c + (size_t)i * row);
-            for (int i = 0; i < 8; i += 2) {
-                t[i] = _mm256_unpacklo_epi32(r[i], r[i + 1]);
-                t[i + 1] = _mm256_unpackhi_epi32(r[i], r[i + 1]);
-            }
-            for (int i = 0; i < 8; i += 4) {
-                r[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
-                r[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
-                r[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
-                r[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
-            }
-            for (int i = 0; i < 4; i++) {
-                _mm256_storeu_si256((__m256i *)(out + 128 * i), _mm256_permute2x128_si256(r[i], r[i + 4], 0x20));
-                _mm256_storeu_si256((__m256i *)(out + 128 * (i + 4)), _mm256_permute2x128_si256(r[i], r[i + 4], 0x31));
-            }
+            transpose(r);
+            for (int i = 0; i < 8; i++)
+                _mm256_storeu_si256((__m256i *)(block + g * 128 + 32 * v + 128 * i), r[i]);
         }
     for (int r = 0; r < BLOCK; r++)
         for (size_t h = g; h < n_groups; h++)
@@ -403,7 +460,8 @@ TARGET static void unpack8(const uint8_t *codes, size_t n_groups, uint8_t *block
 
 const Kernel facedex_avx2 = {
     .name = "avx2", .probe_limit8 = 63, .wraps = 1, .scan4 = scan4, .scan8 = scan8,
-    .refine = refine, .dot = dot, .dots = dots, .products = products, .reach = reach, .dot32 = dot32, .square = square,
+    .refine = refine, .dot = dot, .dots = dots, .products = products, .largest = largest, .reach = reach,
+    .dot32 = dot32, .square = square,
     .unpack4 = unpack4, .unpack8 = unpack8,
 };
 #endif

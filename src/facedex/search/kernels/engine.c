@@ -376,6 +376,18 @@ static uint32_t lowest_bit(uint32_t mask)
 #endif
 }
 
+static uint32_t bits_in(uint32_t mask)
+{
+#if defined(__GNUC__) || defined(__clang__)
+    return (uint32_t)__builtin_popcount(mask);
+#else
+    uint32_t n = 0;
+    for (; mask; mask &= mask - 1)
+        n++;
+    return n;
+#endif
+}
+
 /* Like realloc, for memory that may not be its own yet. */
 static void *grow(void *memory, size_t used, size_t bytes, int *own)
 {
@@ -820,48 +832,81 @@ static void collect(Entry *heap, size_t *n, size_t k, Entry e)
         sink(heap, k, e);
 }
 
-/* Sort best first, with room for as many beside: runs of 8 by insertion, then merged without a branch to mispredict. */
+enum { SHORT = 8 };
+
+/* Runs of 8 by counting who is better than whom: 28 comparisons without a branch. */
+static void sort_short(const Entry from[SHORT], Entry to[SHORT])
+{
+    uint32_t rank[SHORT] = {0};
+    for (int i = 1; i < SHORT; i++)
+        for (int j = 0; j < i; j++) {
+            const uint32_t later = (from[j].score < from[i].score) |
+                                   ((from[j].score == from[i].score) & (from[j].id > from[i].id));
+            rank[j] += later;
+            rank[i] += 1 - later;
+        }
+    for (int i = 0; i < SHORT; i++)
+        to[rank[i]] = from[i];
+}
+
+/* Two sorted runs of the same length into one, from both ends at once: neither waits for the other, nothing branches. */
+static void merge_even(const Entry *from, size_t run, Entry *to)
+{
+    const Entry *left = from, *right = from + run, *left_end = right - 1, *right_end = right + run - 1;
+    Entry *end = to + 2 * run - 1;
+    for (size_t i = 0; i < run; i++) {
+        const size_t second =
+            (left->score < right->score) | ((left->score == right->score) & (left->id > right->id));
+        *to++ = *(second ? right : left);
+        right += second;
+        left += 1 - second;
+        const size_t first = (left_end->score < right_end->score) |
+                             ((left_end->score == right_end->score) & (left_end->id > right_end->id));
+        *end-- = *(first ? left_end : right_end);
+        left_end -= first;
+        right_end -= 1 - first;
+    }
+}
+
+static void merge(const Entry *left, const Entry *middle, const Entry *end, Entry *to)
+{
+    const Entry *right = middle;
+    while (left < middle && right < end)
+        *to++ = worse(*left, *right) ? *right++ : *left++;
+    memcpy(to, left, (size_t)(middle - left) * sizeof *to);
+    memcpy(to + (middle - left), right, (size_t)(end - right) * sizeof *to);
+}
+
+static size_t sort_room(size_t n) { return (n + SHORT - 1) / SHORT * SHORT; }
+
+/* Sort best first; there is room for `sort_room` entries here and as many beside. */
 static Entry *sort_entries(Entry *from, size_t n, Entry *to)
 {
-    enum { SHORT = 8 };
-    for (size_t first = 0; first < n; first += SHORT) {
-        const size_t end = first + SHORT < n ? first + SHORT : n;
-        for (size_t i = first + 1; i < end; i++) {
-            const Entry e = from[i];
-            size_t j = i;
-            for (; j > first && worse(from[j - 1], e); j--)
-                from[j] = from[j - 1];
-            from[j] = e;
-        }
-    }
-    for (size_t run = SHORT; run < n; run *= 2) {
-        for (size_t first = 0; first < n; first += 2 * run) {
-            const size_t middle = first + run < n ? first + run : n, end = middle + run < n ? middle + run : n;
-            size_t i = first, j = middle, at = first;
-            while (i < middle && j < end) {
-                const Entry a = from[i], b = from[j];
-                const size_t second = (a.score < b.score) | ((a.score == b.score) & (a.id > b.id));
-                to[at++] = *(second ? from + j : from + i);
-                i += 1 - second;
-                j += second;
-            }
-            memcpy(to + at, from + i, (middle - i) * sizeof *to);
-            memcpy(to + at + (middle - i), from + j, (end - j) * sizeof *to);
-        }
+    const size_t all = sort_room(n);
+    for (size_t i = n; i < all; i++)
+        from[i] = (Entry){-INFINITY, INT64_MAX};
+    for (size_t first = 0; first < all; first += SHORT)
+        sort_short(from + first, to + first);
+    for (size_t run = SHORT; run < all; run *= 2) {
         Entry *swapped = from;
         from = to;
         to = swapped;
+        size_t first = 0;
+        for (; first + 2 * run <= all; first += 2 * run)
+            merge_even(from + first, run, to + first);
+        if (first < all)
+            merge(from + first, from + (first + run < all ? first + run : all), from + all, to + first);
     }
-    return from;
+    return to;
 }
 
-/* Write the k best of n entries in any order; pads with nobody.  There is room for n more behind the entries. */
+/* Write the k best of n entries in any order; pads with nobody.  There is room for 2 sort_room(n) entries. */
 static void write_answer(const Search *search, size_t q, Entry *entries, size_t n)
 {
     const size_t k = search->k;
     float *similarities = search->similarities + q * k;
     int64_t *ids = search->ids + q * k;
-    const Entry *sorted = sort_entries(entries, n, entries + n);
+    const Entry *sorted = n > 1 ? sort_entries(entries, n, entries + sort_room(n)) : entries;
     if (n > k)
         n = k;
     for (size_t i = 0; i < n; i++) {
@@ -881,11 +926,10 @@ enum { DIRECT_PROBES = 12, DIRECT_ROWS = 4 * BLOCK };
 
 /* What a thread works with that compares rows directly. */
 typedef struct {
-    Entry *heaps;   /* one per probe, of `room` entries, which is twice what it ever holds */
+    Entry *heaps;   /* one per probe, of `room` entries: what it ever holds, and as many to sort them */
     size_t room;
     double *wide;   /* probes in float64, zeros up to a multiple of 8 */
     double *exact;  /* scores of DIRECT_ROWS rows per probe */
-    float *copy;    /* of the probes, at a distance that spreads them over the cache */
     float *scores;  /* of all rows per probe */
     float *peaks;   /* of groups of rows */
     uint32_t *masks;
@@ -894,7 +938,6 @@ typedef struct {
 
 /* Not a power of two: else all probes would meet in the same few places of the cache. */
 static size_t wide_stride(size_t dimension) { return facedex_padded(dimension) + 8; }
-static size_t copy_stride(size_t dimension) { return (dimension + 15) / 16 * 16 + 16; }
 static size_t score_stride(const Job *job) { return job->n_blocks * BLOCK + 16; }
 
 static void widen_probe(const Search *search, size_t q, double *wide)
@@ -926,7 +969,9 @@ static void answer_in_float64(Job *job, size_t q0, size_t q1, Direct *mine)
                     const double *scores = mine->exact + q * rows + r;
                     for (uint32_t m = live; m; m &= m - 1) {
                         const uint32_t i = lowest_bit(m);
-                        if (filled[q] < k || scores[i] >= heap[0].score)
+                        if (k >= job->n_rows) /* all of them are wanted */
+                            heap[filled[q]++] = (Entry){scores[i], segment->ids[first + r + i]};
+                        else if (filled[q] < k || scores[i] >= heap[0].score)
                             collect(heap, &filled[q], k, (Entry){scores[i], segment->ids[first + r + i]});
                     }
                 }
@@ -935,6 +980,22 @@ static void answer_in_float64(Job *job, size_t q0, size_t q1, Direct *mine)
     }
     for (size_t q = 0; q < n; q++)
         write_answer(search, q0 + q, mine->heaps + q * mine->room, filled[q]);
+}
+
+/* Put rows of a block out of the running, for n probes. */
+static void exclude(float *scores, size_t stride, size_t n, uint32_t rows)
+{
+    uint32_t keep[BLOCK], instead[BLOCK], bits[BLOCK];
+    for (uint32_t r = 0; r < BLOCK; r++) {
+        keep[r] = (rows >> r & 1) - 1;
+        instead[r] = to_bits(-INFINITY) & ~keep[r];
+    }
+    for (size_t q = 0; q < n; q++, scores += stride) {
+        memcpy(bits, scores, sizeof bits);
+        for (int r = 0; r < BLOCK; r++)
+            bits[r] = (bits[r] & keep[r]) | instead[r];
+        memcpy(scores, bits, sizeof bits);
+    }
 }
 
 /* out[8 b + i] = the largest of 4 values of block b; rounded up to whole blocks. Returns how many blocks came of it. */
@@ -957,20 +1018,14 @@ static size_t peaks(const float *values, size_t n_blocks, float *out)
 static float find_reach(const Job *job, const float *scores, size_t k, Direct *mine)
 {
     enum { FEW = 3 };
+    if (k == 1)
+        return job->search->kernel->largest(scores, job->n_blocks);
     float *room[2] = {mine->peaks, mine->peaks + (job->n_blocks + 3) / 4 * BLOCK};
     const float *values = scores;
     size_t n = job->n_blocks;
-    for (int level = 0; k == 1 ? level == 0 || n > 1 : FEW * k <= n * 8; level++) {
-        if (k > 1 && n == 1)
-            break;
+    for (int level = 0; n > 1 && FEW * k <= n * 8; level++) {
         n = peaks(values, n, room[level % 2]);
         values = room[level % 2];
-    }
-    if (k == 1) { /* of one block, 8 peaks are left */
-        float largest = values[0];
-        for (int i = 1; i < BLOCK; i++)
-            largest = values[i] > largest ? values[i] : largest;
-        return largest;
     }
     const float start = -1.5f;
     float low = start, high = 1.5f, step = 0.03f, at = mine->guess;
@@ -1004,25 +1059,17 @@ static void answer_in_float32(Job *job, size_t q0, size_t q1, Direct *mine)
     const double unit = (double)D / 16777216;
     /* lengths within the tolerance; and room for float64 and for the rounding of the cut itself */
     const float margin = (float)(2 * 1.01 * unit / (1 - unit) * (1 + 3 * UNIT_TOLERANCE) + 1e-6);
-    size_t passing = 0, block = 0, probe_stride = D;
+    size_t passing = 0, block = 0;
     const float *probes = search->probes + q0 * D;
-    if (n > 1 && job->n_blocks > 1) {
-        probe_stride = copy_stride(D);
-        for (size_t q = 0; q < n; q++)
-            memcpy(mine->copy + q * probe_stride, probes + q * D, D * sizeof *probes);
-        probes = mine->copy;
-    }
     for (size_t s = 0; s < search->n_segments; s++) {
         const Segment *segment = search->segments + s;
         float *scores = mine->scores + block * BLOCK;
-        search->kernel->products(segment->rows, segment->n, D, probes, probe_stride, n, scores, stride);
+        search->kernel->products(segment->rows, segment->n, D, probes, D, n, scores, stride);
         for (size_t b = 0; b < blocks_of(segment); b++, block++) {
             const uint32_t live = live_rows(segment, b);
-            for (uint32_t m = live; m; m &= m - 1)
-                passing++;
-            for (uint32_t m = ~live; m; m &= m - 1)
-                for (size_t q = 0; q < n; q++)
-                    scores[q * stride + b * BLOCK + lowest_bit(m)] = -INFINITY;
+            passing += bits_in(live);
+            if (live != UINT32_MAX)
+                exclude(scores + b * BLOCK, stride, n, ~live);
         }
     }
     uint64_t rescored = 0;
@@ -1043,7 +1090,7 @@ static void answer_in_float32(Job *job, size_t q0, size_t q1, Direct *mine)
                     const size_t row = b * BLOCK + lowest_bit(m);
                     const float *x = segment->rows + row * D;
                     const double score = widened ? search->kernel->dot(x, mine->wide, D)
-                                                 : search->kernel->dot32(x, probes + q * probe_stride, D);
+                                                 : search->kernel->dot32(x, probes + q * D, D);
                     mine->heaps[filled++] = (Entry){score, segment->ids[row]};
                 }
         }
@@ -1052,27 +1099,35 @@ static void answer_in_float32(Job *job, size_t q0, size_t q1, Direct *mine)
     ADD(&job->rescored, rescored);
 }
 
+/* Probes a thread takes at once: in float32 so many that a panel of rows is worth its transposition and their scores
+ * stay near, in float64 so few that they stay in the nearest cache; and all threads about as many. */
+static size_t direct_group(const Job *job, int threads)
+{
+    const size_t n = job->search->n_probes;
+    size_t most = job->search->dimension > 256 ? DIRECT_PROBES / 2 : DIRECT_PROBES;
+    if (job->way == FLOAT32) {
+        most = (1 << 17) / (job->n_blocks * BLOCK);
+        most = most < 48 ? 48 : most > 192 ? 192 : most;
+    }
+    const size_t shares = (size_t)threads * ((n + (size_t)threads * most - 1) / ((size_t)threads * most));
+    return shares ? (n + shares - 1) / shares : 1;
+}
+
 static void answer_directly(Job *job)
 {
     const Search *search = job->search;
     const size_t D = search->dimension, wide = wide_stride(D), blocks = job->way == FLOAT32 ? job->n_blocks : 0;
-    size_t probes = search->n_probes < DIRECT_PROBES ? search->n_probes : DIRECT_PROBES;
-    if (job->way == FLOAT64 && D > 256 && probes == DIRECT_PROBES)
-        probes /= 2; /* else they fill the nearest cache */
-    if (job->way == FLOAT32 && job->n_rows * D > 250000 &&
-        search->n_probes >= 8 * DIRECT_PROBES * (size_t)search->threads)
-        probes *= 4; /* rows that come from far away meet more probes each time */
+    size_t probes = job->group;
     const size_t heaps = job->way == FLOAT32 ? 1 : probes;
     Direct mine = {.guess = 0.3f};
     /* k may far exceed the rows there are; with many ties, all rows are rescored */
-    mine.room = 2 * (job->way == FLOAT64 && search->k < job->n_rows ? search->k : job->n_rows);
+    mine.room = 2 * sort_room(job->way == FLOAT64 && search->k < job->n_rows ? search->k : job->n_rows);
     uint8_t *memory = NULL, *block = NULL;
     for (int pass = 0; pass < 2; pass++) {
         size_t at = 0;
         mine.heaps = take(memory, &at, heaps * mine.room * sizeof *mine.heaps);
         mine.wide = take(memory, &at, heaps * wide * sizeof *mine.wide);
         mine.exact = take(memory, &at, job->way == FLOAT64 ? heaps * DIRECT_ROWS * sizeof *mine.exact : 0);
-        mine.copy = take(memory, &at, blocks ? probes * copy_stride(D) * sizeof *mine.copy : 0);
         mine.scores = take(memory, &at, blocks ? probes * score_stride(job) * sizeof *mine.scores : 0);
         mine.peaks = take(memory, &at, ((blocks + 3) / 4 + (blocks + 15) / 16) * BLOCK * sizeof *mine.peaks);
         mine.masks = take(memory, &at, blocks * sizeof *mine.masks);
@@ -1154,7 +1209,7 @@ static void work(Job *job, int thread)
         return;
     }
     if (job->finishing) {
-        const size_t room = 2 * (search->k < job->n_rows ? search->k : job->n_rows);
+        const size_t room = 2 * sort_room(search->k < job->n_rows ? search->k : job->n_rows);
         Entry *heap = malloc(room * sizeof *heap + 1);
         double *probe = malloc(facedex_padded(search->dimension) * sizeof *probe);
         if (!heap || !probe)
@@ -1354,6 +1409,8 @@ Status facedex_search(Search *search, size_t *bad)
         job.n_spans = (n_blocks + job.span - 1) / job.span;
         run(&job, threads);
     }
+    else
+        job.group = direct_group(&job, threads);
     if (!job.failed) {
         job.finishing = 1;
         run(&job, job.way == CODES && n < 16 ? 1 : threads);

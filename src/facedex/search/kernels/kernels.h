@@ -41,6 +41,7 @@ enum {
  * square  |x|^2 in float32, in any order of summation.
  * products   float32 similarities, in any order of summation, with probes at a distance of `probe_stride`, at
  *         out[q * stride + r]; up to the next multiple of 32 rows, anything may be written behind those of a probe.
+ * largest   of n_blocks blocks of 32 values.
  * reach   per block of 32 values the mask of those >= cut; returns how many.
  * unpack4, unpack8   a block of packed4, or 32 rows of codes8, into the layout of scan8.
  */
@@ -61,6 +62,7 @@ typedef struct {
                      size_t n_probes, float *out, size_t stride);
     double (*dot32)(const float *row, const float *probe, size_t n);
     float (*square)(const float *x, size_t n);
+    float (*largest)(const float *values, size_t n_blocks);
     size_t (*reach)(const float *values, size_t n_blocks, float cut, uint32_t *masks);
     void (*unpack4)(const uint8_t *packed, size_t n_groups, uint8_t *block);
     void (*unpack8)(const uint8_t *codes, size_t n_groups, uint8_t *block);
@@ -75,6 +77,8 @@ extern const Kernel facedex_portable;
 #define FACEDEX_HAVE_AVX512VNNI 1
 extern const Kernel facedex_avx2;
 extern const Kernel facedex_avx512vnni;
+/* panel[d * width + r] = rows[r * n + d] for d < depth; width is a multiple of 8, rows beyond the last are the last. */
+void facedex_avx2_panel(const float *rows, size_t n_rows, size_t n, size_t depth, size_t width, float *panel);
 #endif
 #if defined(__aarch64__) || defined(FACEDEX_EMULATE)
 #define FACEDEX_HAVE_NEON 1
@@ -89,6 +93,7 @@ void facedex_products_portable(const float *rows, size_t n_rows, size_t n, const
                                size_t n_probes, float *out, size_t stride);
 double facedex_dot32_portable(const float *row, const float *probe, size_t n);
 float facedex_square_portable(const float *x, size_t n);
+float facedex_largest_portable(const float *values, size_t n_blocks);
 size_t facedex_reach_portable(const float *values, size_t n_blocks, float cut, uint32_t *masks);
 int32_t facedex_refine_portable(const uint8_t *code, const int16_t *probe, size_t n);
 void facedex_unpack4_portable(const uint8_t *packed, size_t n_groups, uint8_t *block);

@@ -123,6 +123,14 @@ void facedex_products_portable(const float *rows, size_t n_rows, size_t n, const
         }
 }
 
+float facedex_largest_portable(const float *values, size_t n_blocks)
+{
+    float largest = values[0];
+    for (size_t i = 1; i < n_blocks * BLOCK; i++)
+        largest = values[i] > largest ? values[i] : largest;
+    return largest;
+}
+
 size_t facedex_reach_portable(const float *values, size_t n_blocks, float cut, uint32_t *masks)
 {
     size_t count = 0;
@@ -157,6 +165,7 @@ const Kernel facedex_portable = {
     .name = "portable", .probe_limit8 = 127, .wraps = 0, .scan4 = scan4, .scan8 = scan8,
     .refine = facedex_refine_portable, .dot = facedex_dot_portable, .dots = facedex_dots_portable,
     .products = facedex_products_portable, .reach = facedex_reach_portable,
+    .largest = facedex_largest_portable,
     .dot32 = facedex_dot32_portable, .square = facedex_square_portable,
     .unpack4 = facedex_unpack4_portable, .unpack8 = facedex_unpack8_portable,
 };

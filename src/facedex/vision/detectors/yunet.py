@@ -1,4 +1,4 @@
-"""Detectors: photos in, faces with landmarks out."""
+"""YuNet: the default detector."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from PIL import Image
 from facedex.errors import ArgumentInvalid, ModelInvalid
 from facedex.models import weights
 from facedex.models.catalog import YUNET
-from facedex.models.contract import Detector, check_images, largest_first
+from facedex.models.contract import check_images, largest_first
 from facedex.models.runtime import Array, Model
 from facedex.types import Box, Face, RgbImage
 
-__all__ = ["Detector", "YuNet", "shrink", "suppress"]
+__all__ = ["YuNet", "shrink", "suppress"]
 
 
 class YuNet:
