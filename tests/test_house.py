@@ -33,6 +33,8 @@ INFERENCE_RUNTIME, DATABASES = (
         "sqlite3": ["stores/sqlite_file.py"],
         "psycopg": ["stores/postgres_server.py"],
         "pymongo": ["stores/mongodb_server.py"],
+        "neo4j": ["stores/neo4j_server.py"],
+        "weaviate": ["stores/weaviate.py"],
     },
 )
 

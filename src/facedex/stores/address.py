@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from facedex.errors import ArgumentInvalid
+from facedex.settings import Settings
 from facedex.stores.registry import mask
 
 __all__ = ["GALLERY", "Address"]
@@ -22,8 +23,9 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,47}", re.ASCII)
 class Address:
     """What a URL says, percent-decoded.
 
-    masked   the URL with its secrets replaced, for messages.
-    options  of the query, names in lower case.
+    password  of FACEDEX_STORE_PASSWORD where the URL names a user without one.
+    masked    the URL with its secrets replaced, for messages.
+    options   of the query.
     """
 
     scheme: str
@@ -59,12 +61,16 @@ class Address:
         if unknown:
             known = "; ".join(f"{option}={meaning}" for option, meaning in options.items()) or "none"
             raise _wrong(masked, f"has the option {unknown[0]!r}; known are {known}")
+        user = None if parts.username is None else unquote(parts.username)
+        password = None if parts.password is None else unquote(parts.password)
+        if user is not None and password in (None, "", "***"):  # as our messages show it
+            password = Settings.from_environment().store_password
         return cls(
             scheme=parts.scheme.lower(),
             host=parts.hostname,
             port=port if number is None else number,
-            user=None if parts.username is None else unquote(parts.username),
-            password=None if parts.password is None else unquote(parts.password),
+            user=user,
+            password=password,
             gallery=name,
             options=given,
             masked=masked,

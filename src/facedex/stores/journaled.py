@@ -252,8 +252,9 @@ class JournaledStore(Store, SearchesItself):
         if exact and not self._engine.scans:
             return self._compare_all(probes, answer, view, where or Where())
         query = Query(where=where or Where())
-        found = [self._living(view, ids) for ids in self._engine.nearest(probes, k, query, exact)]
-        if any(len(ids) < k for ids in found):  # perhaps what another process is writing now was in the way
+        raw = self._engine.nearest(probes, k, query, exact)
+        found = [self._living(view, ids) for ids in raw]
+        if found != [list(ids) for ids in raw]:  # what another process is writing now was in the way
             query = replace(query, upto=view.head.sequence)
             more = k + (len(view.steps) if view.deleting else 0)
             found = [self._living(view, ids)[:k] for ids in self._engine.nearest(probes, more, query, exact)]
