@@ -17,11 +17,12 @@ import platformdirs
 from servers.base import Server, ServerFailed, free_port, listens
 
 VERSION = "v1.39.0"
+KEY = "loopback-only"
 _SOURCE = f"github.com/weaviate/weaviate/cmd/weaviate-server@{VERSION}"
 
 
 class Weaviate(Server):
-    """One node, anybody may do everything."""
+    """One node; who has the key may do everything."""
 
     name = "weaviate"
     seconds: ClassVar[float] = 120.0
@@ -56,7 +57,7 @@ class Weaviate(Server):
 
     @property
     def url(self) -> str:
-        return f"weaviate://127.0.0.1:{self.port}?grpc_port={self.grpc}"
+        return f"weaviate://:{KEY}@127.0.0.1:{self.port}?grpc_port={self.grpc}"
 
     def prepare(self) -> None:
         (self.folder / "data").mkdir()
@@ -64,7 +65,10 @@ class Weaviate(Server):
     def environment(self) -> Mapping[str, str]:
         return {
             "PERSISTENCE_DATA_PATH": str(self.folder / "data"),
-            "AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "true",
+            "AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "false",
+            "AUTHENTICATION_APIKEY_ENABLED": "true",
+            "AUTHENTICATION_APIKEY_ALLOWED_KEYS": KEY,
+            "AUTHENTICATION_APIKEY_USERS": "facedex",
             "CLUSTER_HOSTNAME": "node1",
             "CLUSTER_IN_LOCALHOST": "true",
             "CLUSTER_ADVERTISE_ADDR": "127.0.0.1",

@@ -46,6 +46,7 @@ ADAPTERS: Mapping[str, Adapter] = {
         for scheme in ("neo4j", "neo4j+s", "neo4j+ssc", "bolt", "bolt+s", "bolt+ssc")
     },
     "weaviate": Adapter("facedex.stores.weaviate", "WeaviateStore", "pip install 'facedex[weaviate]'"),
+    "qdrant": Adapter("facedex.stores.qdrant", "QdrantStore", "pip install 'facedex[qdrant]'"),
     "postgresql": Adapter("facedex.stores.postgres", "PostgresStore", "pip install 'facedex[postgres]'"),
     "postgres": Adapter("facedex.stores.postgres", "PostgresStore", "pip install 'facedex[postgres]'"),
     "mongodb": Adapter("facedex.stores.mongodb", "MongoStore", "pip install 'facedex[mongodb]'"),

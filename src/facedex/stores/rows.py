@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import struct
@@ -20,12 +21,14 @@ from facedex.types import EmbeddingSpace, Metadata, StoredTemplate, Template
 
 __all__ = [
     "Row",
+    "body_of",
     "damaged",
     "faults",
     "label_token",
     "matrix",
     "metadata_tokens",
     "read_space",
+    "row_of",
     "rows_of",
     "stored",
     "write_space",
@@ -116,6 +119,25 @@ def faults(row: Row, space: EmbeddingSpace, url: str) -> str | None:
         return f"template {row.id} is not the face its content id says"
     norm = float(np.linalg.norm(template.embedding.astype(np.float64)))
     return None if abs(norm - 1.0) <= 2e-3 else f"template {row.id} has an embedding of norm {norm:.6g}"
+
+
+def body_of(row: Row) -> str:
+    """What an engine keeps of a row and never looks into, as one text."""
+    geometry = base64.b64encode(row.geometry).decode()
+    return json.dumps([row.label, row.sequence, row.link, row.metadata, row.enrolled, geometry], ensure_ascii=False)
+
+
+def row_of(number: int, content: str, photo: str, body: str, embedding: bytes, url: str) -> Row:
+    """A row of what an engine kept.
+
+    Raises  StoreCorrupt when the body is not what ``body_of`` made.
+    """
+    try:
+        label, sequence, link, metadata, enrolled, geometry = json.loads(body)
+        packed = base64.b64decode(geometry)
+        return Row(number, content, photo, label, packed, embedding, link, metadata, enrolled, sequence)
+    except (ValueError, TypeError) as error:
+        raise damaged(url, f"template {number} cannot be read ({error})") from error
 
 
 def metadata_tokens(metadata: Metadata) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
@@ -28,7 +28,7 @@ from facedex.stores.address import Address
 from facedex.stores.contract import EPOCH, MICROSECOND, Capabilities
 from facedex.stores.journal import Engine, Query, Step
 from facedex.stores.journaled import JournaledStore
-from facedex.stores.rows import Row, damaged, label_token, metadata_tokens
+from facedex.stores.rows import Row, body_of, label_token, metadata_tokens, row_of
 from facedex.types import Where
 
 with warnings.catch_warnings():
@@ -61,6 +61,7 @@ _OPTIONS = {
 }  # fmt: skip
 _LIMIT = 10_000  # of one answer, as servers are configured unless somebody changed it
 _EXACT = 2**53  # Weaviate keeps integers as doubles
+_SLACK = 64  # microseconds: how far a time of the year 9999 may be off then
 _PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
 _PASSING = ("unavailable", "deadline", "timed out", "timeout", "connect", "leader", "not ready", "shutting down")
 
@@ -200,7 +201,7 @@ class WeaviateEngine(Engine):
                     "photo": row.photo,
                     "name": label_token(row.label),
                     "tokens": metadata_tokens(json.loads(row.metadata)),
-                    "body": _encode(row),
+                    "body": body_of(row),
                 },
             )
             for row in rows
@@ -235,9 +236,9 @@ class WeaviateEngine(Engine):
             return [row for row in rows if row.id <= query.upto]
         if _impossible(query):
             return []
-        rows = [row for row in self._fetch(_LIMIT, embeddings, _filter(query)) if _in_time(row, query.where)]
+        rows = self._fetch(_LIMIT, embeddings, _filter(query))
         if len(rows) < _LIMIT:
-            return sorted(rows, key=lambda row: row.id)[:limit]
+            return sorted((row for row in rows if _in_time(row, query.where)), key=lambda row: row.id)[:limit]
         # Too many for one answer, and not sorted: go by windows of ids that fit.
         found: list[Row] = []
         low = query.after
@@ -250,9 +251,18 @@ class WeaviateEngine(Engine):
     def count(self, query: Query) -> int:
         if not self._has_templates() or _impossible(query):
             return 0
+        if query.where.enrolled_after or query.where.enrolled_before:
+            return self._count_one_by_one(query)
         filters = _filter(query)
         answer = self._call(lambda: self._templates.aggregate.over_all(total_count=True, filters=filters))
         return int(answer.total_count or 0)
+
+    def _count_one_by_one(self, query: Query) -> int:
+        number = 0
+        while page := self.page(query, _LIMIT):
+            number += len(page)
+            query = replace(query, after=page[-1].id)
+        return number
 
     def remove_templates(self, ids: Sequence[int]) -> None:
         if ids and self._has_templates():
@@ -403,22 +413,9 @@ class WeaviateEngine(Engine):
 
     def _row(self, found: Any, embeddings: bool) -> Row:
         properties = found.properties
-        try:
-            label, sequence, link, metadata, enrolled, geometry = json.loads(properties["body"])
-            return Row(
-                int(properties["number"]),
-                properties["content"],
-                properties["photo"],
-                label,
-                base64.b64decode(geometry),
-                np.array(found.vector["default"], "<f4").tobytes() if embeddings else b"",
-                link,
-                metadata,
-                enrolled,
-                sequence,
-            )
-        except (ValueError, TypeError, KeyError) as error:
-            raise damaged(self._url, f"object {found.uuid} cannot be read ({error!r})") from error
+        embedding = np.array(found.vector["default"], "<f4").tobytes() if embeddings else b""
+        number, body = int(properties["number"]), properties["body"]
+        return row_of(number, properties["content"], properties["photo"], body, embedding, self._url)
 
     def _call(self, work: Callable[[], T]) -> T:
         deadline, tries = time.monotonic() + self._patience, 0
@@ -508,11 +505,6 @@ def _is_hex(text: str) -> bool:
     return not set(text) - set("0123456789abcdef")
 
 
-def _encode(row: Row) -> str:
-    geometry = base64.b64encode(row.geometry).decode()
-    return json.dumps([row.label, row.sequence, row.link, row.metadata, row.enrolled, geometry], ensure_ascii=False)
-
-
 def _impossible(query: Query) -> bool:
     """Whether nothing can pass: the server refuses empty lists."""
     where = query.where
@@ -532,9 +524,9 @@ def _filter(query: Query) -> Any:
     if where.metadata:
         parts.append(by("tokens").contains_all(metadata_tokens(where.metadata)))
     if where.enrolled_after is not None:
-        parts.append(by("enrolled").greater_or_equal(_micro(where.enrolled_after)))
+        parts.append(by("enrolled").greater_or_equal(_micro(where.enrolled_after) - _SLACK))
     if where.enrolled_before is not None:
-        parts.append(by("enrolled").less_than(_micro(where.enrolled_before)))
+        parts.append(by("enrolled").less_than(_micro(where.enrolled_before) + _SLACK))
     return Filter.all_of(parts)
 
 
