@@ -67,7 +67,7 @@ class Server(ABC):
         """Why it cannot be had on this machine and what to install; None: it can. Quick, starts nothing."""
 
     @classmethod
-    def fetch(cls) -> None:
+    def fetch(cls) -> None:  # noqa: B027 - most come as wheels: nothing to do
         """Get or build what does not come as a wheel, once; it stays in the user's cache. Raises ServerFailed."""
 
     @property

@@ -14,7 +14,7 @@ import platformdirs
 from servers.base import Server, ServerFailed
 
 VERSION = "5.26.12"
-PASSWORD = "loopback-only"  # noqa: S105
+PASSWORD = "loopback-only"
 _PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
 _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
 <groupId>facedex</groupId><artifactId>neo4j-for-tests</artifactId><version>1</version>
@@ -74,8 +74,9 @@ class Neo4j(Server):
         ]  # fmt: skip
 
     def answers(self) -> bool:
-        import neo4j
         from neo4j.exceptions import GqlError
+
+        import neo4j
 
         with contextlib.suppress(GqlError, OSError):
             with neo4j.GraphDatabase.driver(f"bolt://127.0.0.1:{self.port}", auth=("neo4j", PASSWORD)) as driver:

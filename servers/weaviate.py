@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import shutil
@@ -96,10 +95,11 @@ class Weaviate(Server):
         return [str(_binary()), "--host", "127.0.0.1", "--port", str(self.port), "--scheme", "http"]
 
     def answers(self) -> bool:
-        with contextlib.suppress(OSError):
+        try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/v1/.well-known/ready", timeout=5):
                 return True
-        return False
+        except OSError:
+            return False
 
 
 def _block(length: int) -> int:

@@ -35,6 +35,7 @@ INFERENCE_RUNTIME, DATABASES = (
         "pymongo": ["stores/mongodb_server.py"],
         "neo4j": ["stores/neo4j_server.py"],
         "weaviate": ["stores/weaviate.py"],
+        "qdrant_client": ["stores/qdrant.py"],
     },
 )
 

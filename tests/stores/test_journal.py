@@ -104,7 +104,9 @@ WRITES = {
     "unlabel": lambda store: store.relabel([1, 3], None),
     "delete a label": lambda store: store.delete(Where(labels=frozenset({"Dan"}))),
     "delete photos": lambda store: store.delete(Where(photos=frozenset({digest("both.jpg"), digest("sky.jpg")}))),
-    "delete faceless photos": lambda store: store.delete(Where(photos=frozenset({digest("sky.jpg"), digest("sea.jpg")}))),
+    "delete faceless photos": lambda store: store.delete(
+        Where(photos=frozenset({digest("sky.jpg"), digest("sea.jpg")}))
+    ),
     "delete everything": lambda store: store.delete(Where()),
 }
 

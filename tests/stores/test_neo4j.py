@@ -3,7 +3,6 @@
 import secrets
 from urllib.parse import urlsplit
 
-import neo4j
 import neo4j.exceptions
 import pytest
 from hypothesis import HealthCheck, settings
@@ -11,6 +10,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from killed_writers import check_rounds
 from restarts import enroll_over_restarts
 
+import neo4j
 from facedex.errors import (
     ArgumentInvalid,
     SpaceMismatch,

@@ -3,7 +3,9 @@
 import secrets
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
+import weaviate.exceptions
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 from killed_writers import check_rounds
@@ -20,17 +22,12 @@ from facedex.errors import (
     StoreUnavailable,
     StoreVersion,
 )
+from facedex.stores.address import Address
+from facedex.stores.journal import Head
+from facedex.stores.weaviate import WeaviateEngine, WeaviateStore, mapped
 from facedex.testing.faces import OTHER_SPACE, SPACE, face, photo
 from facedex.testing.stores import StoreContract, store_machine
 from facedex.types import Where
-
-pytest.importorskip("weaviate")
-import httpx  # noqa: E402
-import weaviate.exceptions  # noqa: E402
-
-from facedex.stores.address import Address  # noqa: E402
-from facedex.stores.journal import Head  # noqa: E402
-from facedex.stores.weaviate import WeaviateEngine, WeaviateStore, mapped  # noqa: E402
 
 pytestmark = [pytest.mark.servers, pytest.mark.filterwarnings("ignore:The httpx module is deprecated")]
 _OPTIONS = {"grpc_port": "", "lease": "", "patience": ""}
@@ -173,7 +170,9 @@ def test_times_after_the_year_2255_are_exact(new_url):
     late, tick = datetime(9999, 1, 1, 0, 0, 0, 1, tzinfo=UTC), timedelta(microseconds=1)
     with WeaviateStore.open(new_url()) as store:
         one, two = face("1.jpg"), face("2.jpg")
-        store.add([PhotoRecord(one.photo_digest, (one,), late), PhotoRecord(two.photo_digest, (two,), late + tick)], SPACE)
+        store.add(
+            [PhotoRecord(one.photo_digest, (one,), late), PhotoRecord(two.photo_digest, (two,), late + tick)], SPACE
+        )
         assert [s.enrolled_at for s in store.scan()] == [late, late + tick]
         for where, passing in (
             (Where(enrolled_after=late + tick), [2]),

@@ -130,9 +130,7 @@ class Engine(ABC):
     def remove_templates(self, ids: Sequence[int]) -> None: ...
 
     @abstractmethod
-    def nearest(
-        self, probes: npt.NDArray[np.float32], k: int, query: Query, exact: bool
-    ) -> Sequence[Sequence[int]]:
+    def nearest(self, probes: npt.NDArray[np.float32], k: int, query: Query, exact: bool) -> Sequence[Sequence[int]]:
         """For each probe at most k ids, most similar first."""
 
     # -- photos, by digest; they carry the generation that listed them -------------------------------------------------

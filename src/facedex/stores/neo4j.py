@@ -274,7 +274,8 @@ class Neo4jStore(Store, SearchesItself):
 
     def faceless(self, after: str = "", limit: int = 10_000) -> list[str]:
         check_limit(limit)
-        query = """MATCH (p:Photo) WHERE p.digest > $after AND NOT EXISTS { MATCH (t:Template) WHERE t.photo = p.digest }
+        query = """MATCH (p:Photo) WHERE p.digest > $after
+            AND NOT EXISTS { MATCH (t:Template) WHERE t.photo = p.digest }
             RETURN p.digest ORDER BY p.digest LIMIT $limit"""
         return [digest for (digest,) in self._read(query, after=after, limit=limit)]
 
@@ -413,7 +414,9 @@ class Neo4jStore(Store, SearchesItself):
         """Ids and fields of the templates that pass, by rising id."""
         condition, values = _condition(where)
         while True:
-            query = f"MATCH (t:Template) WHERE t.id > $behind AND {condition} RETURN t.id, {fields} ORDER BY t.id LIMIT $n"
+            query = (
+                f"MATCH (t:Template) WHERE t.id > $behind AND {condition} RETURN t.id, {fields} ORDER BY t.id LIMIT $n"
+            )
             rows = self._read(query, behind=after, n=page, **values)
             yield from ((row[1:] if fields == _ROW else row) for row in rows)
             if len(rows) < page:

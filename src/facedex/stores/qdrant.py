@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -178,11 +179,7 @@ class QdrantEngine(Engine):
     def relabel(self, rows: Sequence[Row]) -> None:
         for row in rows:
             payload = {"name": label_token(row.label), "body": body_of(row)}
-            self._call(
-                lambda row=row, payload=payload: self._client.set_payload(
-                    self._templates, payload, points=[row.id], wait=True
-                )
-            )
+            self._call(partial(self._client.set_payload, self._templates, payload, points=[row.id], wait=True))
 
     def templates(self, ids: Sequence[int], embeddings: bool = False) -> list[Row]:
         if not ids or not self._has_templates():
@@ -326,7 +323,7 @@ class QdrantEngine(Engine):
     def _upsert(self, collection: str, points: list[Any]) -> None:
         for start in range(0, len(points), _AT_ONCE):
             some = points[start : start + _AT_ONCE]
-            self._call(lambda some=some: self._client.upsert(collection, some, wait=True))
+            self._call(partial(self._client.upsert, collection, some, wait=True))
 
     def _remove(self, collection: str, ids: list[Any]) -> None:
         self._call(lambda: self._client.delete(collection, points_selector=ids, wait=True))
@@ -383,8 +380,8 @@ class LocalQdrant(QdrantEngine):
     def _index(self, collection: str, fields: dict[str, str]) -> None:
         """There are none."""
 
-    def _parameters(self, exact: bool) -> Any:
-        return None  # always exact
+    def _parameters(self, exact: bool) -> Any:  # noqa: ARG002 - it always is
+        return None
 
 
 @contextlib.contextmanager

@@ -145,9 +145,7 @@ def metadata_tokens(metadata: Metadata) -> list[str]:
 
     A hash, since keys and values may be longer than any index allows.
     """
-    return [
-        hashlib.sha256(encode_metadata({key: value}).encode()).hexdigest()[:32] for key, value in metadata.items()
-    ]
+    return [hashlib.sha256(encode_metadata({key: value}).encode()).hexdigest()[:32] for key, value in metadata.items()]
 
 
 def label_token(label: str | None) -> str:

@@ -9,6 +9,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
@@ -35,7 +36,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of libraries its client imports
     import grpc
     import httpx
-    import weaviate
     from weaviate.classes.config import Configure, DataType, Property, Tokenization, VectorDistances
     from weaviate.classes.data import DataObject
     from weaviate.classes.init import AdditionalConfig, Auth, Timeout
@@ -49,6 +49,8 @@ with warnings.catch_warnings():
         WeaviateInvalidInputError,
         WeaviateProtobufIncompatibility,
     )
+
+    import weaviate
 
 __all__ = ["WeaviateStore", "mapped"]
 
@@ -102,7 +104,7 @@ class WeaviateEngine(Engine):
 
     def __init__(self, address: Address, patience: float, create: bool) -> None:
         self._url, self._patience = address.masked, patience
-        self._closed = False
+        self._closed = self._there = False
         name = address.gallery
         self._templates_name, self._log_name = f"FacedexTemplates_{name}", f"FacedexLog_{name}"
         self._turn_name = f"FacedexTurn_{{}}_{name}"
@@ -168,7 +170,7 @@ class WeaviateEngine(Engine):
 
     # -- templates -----------------------------------------------------------------------------------------------------
 
-    def prepare(self, dimension: int) -> None:
+    def prepare(self, dimension: int) -> None:  # noqa: ARG002 - the server takes it from the first object
         def create() -> None:
             self._client.collections.delete(self._templates_name)
             self._client.collections.create(
@@ -271,15 +273,16 @@ class WeaviateEngine(Engine):
     def nearest(self, probes: npt.NDArray[np.float32], k: int, query: Query, exact: bool) -> Sequence[Sequence[int]]:
         if not self._has_templates() or _impossible(query):
             return [[] for _ in probes]
+        assert not exact  # see ``scans``
         filters = None if query == Query() else _filter(query)
 
         def ask(probe: list[float]) -> list[int]:
-            answer = self._templates.query.near_vector(
+            answer: Any = self._templates.query.near_vector(
                 probe, limit=k, filters=filters, return_properties=["number"]
             )
             return [int(found.properties["number"]) for found in answer.objects]
 
-        return [self._call(lambda probe=probe: ask(probe)) for probe in probes.tolist()]
+        return [self._call(partial(ask, probe)) for probe in probes.tolist()]
 
     # -- photos and steps ----------------------------------------------------------------------------------------------
 
@@ -291,14 +294,14 @@ class WeaviateEngine(Engine):
         if not asked:
             return {}
         uuids = [_uuid(_PHOTO, digest[:30]) for digest in asked]
-        answer = self._call(lambda: self._log.query.fetch_objects_by_ids(uuids, limit=len(uuids)))
+        answer: Any = self._call(lambda: self._log.query.fetch_objects_by_ids(uuids, limit=len(uuids)))
         found = ((str(o.properties["text"]), int(o.properties["number"])) for o in answer.objects)
         return {digest: generation for digest, generation in found if digest in asked}
 
     def page_photos(self, after: str, limit: int, newer: int = -1) -> list[tuple[str, int]]:
         if newer >= 0:  # asked while cleaning up: in any order
             filters = Filter.by_property("kind").equal(_PHOTO) & Filter.by_property("number").greater_than(newer)
-            answer = self._call(lambda: self._log.query.fetch_objects(limit=limit, filters=filters))
+            answer: Any = self._call(lambda: self._log.query.fetch_objects(limit=limit, filters=filters))
             return sorted((str(o.properties["text"]), int(o.properties["number"])) for o in answer.objects)
         behind = "".join(after.partition("g")[0].lower()[:30].ljust(30, "0"))
         return [
@@ -354,9 +357,7 @@ class WeaviateEngine(Engine):
                     Property(name="number", data_type=DataType.INT, index_range_filters=True),
                     _kept("text"),
                 ],
-                vector_config=Configure.Vectors.self_provided(
-                    vector_index_config=Configure.VectorIndex.flat()
-                ),
+                vector_config=Configure.Vectors.self_provided(vector_index_config=Configure.VectorIndex.flat()),
             )
         except UnexpectedStatusCodeError as error:
             if "already exists" not in str(error):  # another process was faster
@@ -364,7 +365,7 @@ class WeaviateEngine(Engine):
 
     def _has_templates(self) -> bool:
         """The collection is made with the first template; asked of the server until it is there."""
-        if not getattr(self, "_there", False):
+        if not self._there:
             self._there = self._call(lambda: self._client.collections.exists(self._templates_name))
         return self._there
 
