@@ -501,6 +501,9 @@ class PostgresStore(Store, KeepsIndex):
             vector = np.frombuffer(embedding, FLOAT32)
             if len(vector) != space.dimension:
                 raise ValueError(f"its embedding has {len(vector)} numbers of {space.dimension}")
+            said = {} if metadata is None else json.loads(metadata)
+            if not isinstance(said, dict):
+                raise ValueError("its metadata are no object")
             template = Template(
                 photo_digest=digest.hex(),
                 box=box,
@@ -510,7 +513,7 @@ class PostgresStore(Store, KeepsIndex):
                 space_id=space.id,
                 link=link,
                 label=label,
-                metadata={} if metadata is None else json.loads(metadata),
+                metadata=said,
             )
             return StoredTemplate(number, template, EPOCH + enrolled * MICROSECOND)
         except (struct.error, ValueError, TypeError, AttributeError, OverflowError) as error:
