@@ -24,7 +24,7 @@ def synthetic_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pipeline = FacePipeline(SyntheticDetector(), SyntheticEmbedder())
     monkeypatch.setattr(FacePipeline, "load", lambda settings: pipeline)
     monkeypatch.setattr("facedex.engine.DEFAULT_SPACE", pipeline.space)
-    monkeypatch.setattr("facedex.engine.policy_for", lambda space: POLICY)
+    monkeypatch.setattr("facedex.engine.policy_for", lambda space, data_dir: POLICY)
     monkeypatch.chdir(tmp_path)
     for name in ("FACEDEX_GALLERY", "FACEDEX_MODELS_DIR", "FACEDEX_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
@@ -249,9 +249,9 @@ def test_a_store_that_cannot_be_reached_is_an_error_line(monkeypatch: pytest.Mon
 
 
 def test_every_command_has_json_and_help() -> None:
-    commands = {**cli.main.commands, **cli.models.commands, **cli.index.commands}
+    commands = {**cli.main.commands, **cli.models.commands, **cli.index.commands, **cli.plot.commands}
     for name, command in commands.items():
-        if name not in ("models", "index"):
+        if name not in ("models", "index", "plot"):
             assert "--json" in {option for p in command.params for option in p.opts}, name
         assert command.help, name
 

@@ -163,8 +163,12 @@ def main() -> None:
         ask = json.loads(line)
         probes = np.load(ask["probes"])[ask["first"] : ask["first"] + ask["count"]]
         peer.threads = ask["threads"]
-        seconds = []
-        for _ in range(ask["repeat"]):
+        seconds: list[float] = []
+        time.sleep(ask.get("rest", 0))
+        if ask.get("warm"):
+            peer.search(probes, ask["k"])
+        end = time.perf_counter() + ask.get("for_seconds", 0)
+        while len(seconds) < ask.get("repeat", 1) or time.perf_counter() < end:
             start = time.perf_counter()
             ids = peer.search(probes, ask["k"])
             seconds.append(time.perf_counter() - start)

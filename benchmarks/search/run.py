@@ -1,10 +1,11 @@
 """Measure exact search against its peers: interleaved, each in its own process, every answer checked.
 
-``python -m benchmarks.search.run --mode quick|table|grid [--out FOLDER]``
+``python -m benchmarks.search.run --mode quick|table [--out FOLDER]``
 
 quick   seconds; what the tests run.
 table   the sizes of the README, exact peers and graphs.
-grid    ours against faiss flat over N, D, k, probes and threads: is there a place where it is slower?
+
+``grid.py`` looks for places where ours is slower than faiss flat.
 
 Writes ``search-MODE-DATE.json`` and ``.md``. A time is the median over rounds; in each round every peer answers the
 same probes, one after the other. Similarities are computed here from the ids a peer returned, in float64; an id given
@@ -40,11 +41,6 @@ CASES: dict[str, list[tuple[int, int, list[int], list[int], list[int], tuple[str
         (52_001, 128, [8, 64, 1024], [10], [1, 2], (*peers.EXACT, *peers.APPROXIMATE)),
         (1_000_000, 128, [1, 8, 64, 1024], [10], [1, 2], ("facedex", "faiss flat", "numpy")),
         (1_000_000, 512, [1, 64], [10], [1, 2], ("facedex", "faiss flat")),
-    ],
-    "grid": [
-        (rows, dimension, [1, 8, 64, 1024], [1, 10, 100], [1, 2], ("facedex", "faiss flat"))
-        for dimension in (128, 192, 512)
-        for rows in (10, 100, 1000, 10_000, 100_000)
     ],
 }
 

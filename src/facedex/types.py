@@ -77,18 +77,87 @@ class Photo:
         return int(self.pixels.shape[0])
 
 
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """Where a head is turned to, in degrees; (0, 0, 0) looks into the camera. Left and right are those of the photo.
+
+    yaw    where the nose points across: right is positive.
+    pitch  where it points up or down: down is positive.
+    roll   how the head is tilted in the picture: clockwise is positive.
+    """
+
+    yaw: float
+    pitch: float
+    roll: float
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How much of a face a photo shows to an embedder, and what stands in the way; see ``vision.quality``.
+
+    score         0…1: the estimated chance that a good photo of the same person matches this one.
+    faults        what lowers the score, the worst first, such as ``("blurred", "turned away")``; often empty.
+    sharpness     energy of details a ninth of the eyes' distance apart, relative to all contrast; sharp is about 0.4.
+    contrast      standard deviation of the luminance, 0…0.5.
+    overexposed   share of the face that is burnt out, 0…1.
+    eyes          contrast about the eye that shows less of it, relative to the whole face; near 0 where it is hidden.
+    eye_distance  pixels of the photo between the eyes.
+    inside        share of the aligned crop that lies within the photo, 0…1.
+    """
+
+    score: float
+    faults: tuple[str, ...]
+    sharpness: float
+    contrast: float
+    overexposed: float
+    eyes: float
+    eye_distance: float
+    inside: float
+    pose: Pose
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Face:
     """A face a detector found.
 
     detection_score  0…1 from the detector; not a confidence about who it is.
     embedding        None until embedded.
+    quality          None until embedded or analyzed.
     """
 
     box: Box
     landmarks: Landmarks
     detection_score: float
     embedding: Embedding | None = None
+    quality: Quality | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """How old a face looks to a network: years, and the spread (standard deviation) of its own answer in years.
+
+    The spread says how undecided the network is, not how wrong: docs/attributes.md has measured errors.
+    """
+
+    years: float
+    spread: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceAttributes:
+    """What networks guess of a face's appearance; no fact about the person. None: not asked for.
+
+    gender   probabilities of "female" and "male", sum 1: the two classes the network was trained on.
+    emotion  probabilities of "angry", "disgust", "fear", "happy", "sad", "surprise", "neutral", sum 1: of the
+             expression, not of what is felt.
+    """
+
+    face: Face
+    age: Age | None
+    gender: Mapping[str, float] | None
+    emotion: Mapping[str, float] | None
+    pose: Pose
+    quality: Quality
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +329,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class PhotoFailure:
-    """A photo that could not be enrolled, and why; the others were."""
+    """A photo, or a face of it, that was not enrolled, and why; the others were."""
 
     photo: str
     code: str
@@ -276,6 +345,7 @@ class EnrollmentReport:
     already           photos skipped because the gallery has them (same bytes, same label).
     faceless          photos in which no face was found.
     passed_over       faces not enrolled because a labelled photo gives its main face only.
+    low_quality       faces not enrolled because their quality is below the minimum asked for, and what is wrong.
     conflicts         faces enrolled before under another label, which was kept.
     failures          photos that could not be read.
     seconds           wall time.
@@ -286,6 +356,7 @@ class EnrollmentReport:
     already: int = 0
     faceless: tuple[str, ...] = ()
     passed_over: int = 0
+    low_quality: tuple[PhotoFailure, ...] = ()
     conflicts: tuple[PhotoFailure, ...] = ()
     failures: tuple[PhotoFailure, ...] = ()
     seconds: float = 0.0

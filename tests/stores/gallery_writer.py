@@ -1,4 +1,6 @@
-"""A process of its own that enrolls, for the tests that kill it or let it race: ``python writer.py GALLERY NAME BATCHES``.
+"""A process of its own that enrolls, for the tests that kill it or let it race.
+
+``python gallery_writer.py GALLERY NAME BATCHES``, a path or a URL.
 
 Prints one line per batch, only after ``add`` has returned: ``ids first-photo-number``.
 """

@@ -38,12 +38,27 @@ DLIB_TEMPLATE: Final[Landmarks] = np.array(
 )
 """Where the landmarks YuNet finds lie, on average, in the chips of 150×150 pixels (padding 0.25) that dlib cuts by its
 own landmarks. Measured, for dlib's five points are others: corners of the eyes and the base of the nose."""
-for _template in (ARCFACE_TEMPLATE, DLIB_TEMPLATE):
+FER_TEMPLATE: Final[Landmarks] = np.array(
+    [
+        [20.8, 25.7],
+        [41.6, 25.7],
+        [30.8, 37.7],
+        [22.2, 46.1],
+        [40.3, 46.2],
+    ],
+    dtype=np.float32,
+)
+"""Where the landmarks YuNet finds lie, on average, in the crops of 64×64 pixels that ``fer`` makes of the boxes of
+OpenCV's frontal Haar cascade. Measured on 235 photos of 46 people; a landmark scatters by 1 to 2 pixels about it."""
+for _template in (ARCFACE_TEMPLATE, DLIB_TEMPLATE, FER_TEMPLATE):
     _template.setflags(write=False)
 
 ALIGNMENTS: Final[Mapping[str, tuple[int, Landmarks]]] = {
     "arcface": (TEMPLATE_SIZE, ARCFACE_TEMPLATE),
     "dlib": (150, DLIB_TEMPLATE),
+    # Chips with a padding of 0.2 show 1.4 times the inner face instead of 1.5: the same crop, cut closer.
+    "dlib-0.2": (140, DLIB_TEMPLATE - 5),
+    "fer": (64, FER_TEMPLATE),
 }
 """Name of an alignment → side of a crop in pixels, and where in it the landmarks fall."""
 

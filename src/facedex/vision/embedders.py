@@ -10,12 +10,30 @@ import numpy.typing as npt
 
 from facedex.errors import ArgumentInvalid, ModelInvalid
 from facedex.models import added, weights
-from facedex.models.catalog import SFACE, ModelCard
+from facedex.models.catalog import SFACE, Crop, ModelCard
 from facedex.models.contract import Embedder, check_crops, unit_rows
-from facedex.models.runtime import Array, Model
+from facedex.models.runtime import DEFAULT_RUNTIME, Array, Model, Runtime
 from facedex.types import Embeddings, EmbeddingSpace
 
-__all__ = ["Embedder", "OnnxEmbedder", "SFace", "load_embedder"]
+__all__ = ["Embedder", "OnnxEmbedder", "SFace", "load_embedder", "network_input"]
+
+
+def network_input(crops: npt.NDArray[np.uint8], crop: Crop) -> npt.NDArray[np.float32]:
+    """What a network takes: (N, C, size, size) or (N, size, size, C) float32, (x − mean) / std, as its card says.
+
+    crops  (N, size, size, 3) uint8, RGB.
+    """
+    pixels: npt.NDArray[np.float32] | npt.NDArray[np.uint8] = crops
+    mean, std = np.array(crop.mean, np.float32), np.array(crop.std, np.float32)
+    if crop.colour == "bgr":
+        pixels = crops[..., ::-1]
+    elif crop.colour == "gray":  # ITU-R BT.601, as Pillow's "L"
+        pixels = (crops.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
+    if mean.any() or (std != 1).any():
+        pixels = (pixels.astype(np.float32) - mean) / std
+    if crop.layout == "nchw":
+        pixels = pixels.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(pixels, dtype=np.float32)
 
 
 class OnnxEmbedder:
@@ -49,9 +67,6 @@ class OnnxEmbedder:
         self._input, self._output = model.inputs[0].name, model.outputs[0].name
         self._batch = takes[0][0] or self.BATCH
         self._fixed = takes[0][0] is not None
-        self._mean = np.array(card.crop.mean, np.float32)
-        self._scale = np.float32(1) / np.array(card.crop.std, np.float32)
-        self._plain = not self._mean.any() and bool((self._scale == 1).all())
 
     @property
     def space(self) -> EmbeddingSpace:
@@ -86,20 +101,7 @@ class OnnxEmbedder:
         count = len(crops)
         if self._fixed and count < self._batch:
             crops = np.concatenate([crops, np.zeros((self._batch - count, *crops.shape[1:]), np.uint8)])
-        return self.model.run({self._input: self._blob(crops)})[self._output][:count]
-
-    def _blob(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """What the network takes: (N, C, size, size) or (N, size, size, C) float32, (x − mean) / std."""
-        pixels: npt.NDArray[np.float32] | npt.NDArray[np.uint8] = crops
-        if self._crop.colour == "bgr":
-            pixels = crops[..., ::-1]
-        elif self._crop.colour == "gray":  # ITU-R BT.601, as Pillow's "L"
-            pixels = (crops.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
-        if not self._plain:
-            pixels = (pixels.astype(np.float32) - self._mean) * self._scale
-        if self._crop.layout == "nchw":
-            pixels = pixels.transpose(0, 3, 1, 2)
-        return np.ascontiguousarray(pixels, dtype=np.float32)
+        return self.model.run({self._input: network_input(crops, self._crop)})[self._output][:count]
 
 
 class SFace(OnnxEmbedder):
@@ -115,13 +117,14 @@ class SFace(OnnxEmbedder):
         *,
         fetch: bool = True,
         threads: int | None = None,
+        runtime: Runtime = DEFAULT_RUNTIME,
         progress: weights.Progress | None = None,
     ) -> Self:
         """SFace with the weights of the catalog, fetched if need be and allowed.
 
         Raises  as ``weights.ensure`` and ``Model.load``.
         """
-        return cls(Model.load(weights.ensure(SFACE, models_dir, fetch, progress), threads))
+        return cls(Model.load(weights.ensure(SFACE, models_dir, fetch, progress), threads, runtime=runtime))
 
 
 def load_embedder(
@@ -130,6 +133,7 @@ def load_embedder(
     *,
     fetch: bool = True,
     threads: int | None = None,
+    runtime: Runtime = DEFAULT_RUNTIME,
     progress: weights.Progress | None = None,
 ) -> OnnxEmbedder:
     """The embedder of that name, of the catalog or added by the user; its weights are fetched if need be and allowed.
@@ -137,7 +141,7 @@ def load_embedder(
     Raises  ModelUnknown, ArgumentInvalid for a model of another task; else as ``weights.ensure`` and ``Model.load``.
     """
     card = added.find(name, models_dir, task="embed")
-    return OnnxEmbedder(Model.load(weights.ensure(card, models_dir, fetch, progress), threads), card)
+    return OnnxEmbedder(Model.load(weights.ensure(card, models_dir, fetch, progress), threads, runtime=runtime), card)
 
 
 def _agree(shape: tuple[int | None, ...], expected: tuple[int, ...]) -> bool:

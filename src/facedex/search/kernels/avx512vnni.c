@@ -119,6 +119,11 @@ static int32_t refine(const uint8_t *code, const int16_t *probe, size_t n)
 
 static double dot(const float *row, const double *probe, size_t n) { return facedex_avx2.dot(row, probe, n); }
 
+static void dot_gather(const float *const *rows, size_t n_rows, size_t n, const double *probe, double *out)
+{
+    facedex_avx2.dot_gather(rows, n_rows, n, probe, out);
+}
+
 static void dots(const float *rows, size_t n_rows, size_t n, const double *probes, size_t stride, size_t n_probes,
                  double *out)
 {
@@ -144,6 +149,8 @@ static void products(const float *rows, size_t n_rows, size_t n, const float *pr
 
 static double dot32(const float *row, const float *probe, size_t n) { return facedex_avx2.dot32(row, probe, n); }
 
+static double widen(const float *x, size_t n, double *out) { return facedex_avx2.widen(x, n, out); }
+
 static float square(const float *x, size_t n) { return facedex_avx2.square(x, n); }
 
 static float largest(const float *values, size_t n_blocks) { return facedex_avx2.largest(values, n_blocks); }
@@ -155,8 +162,8 @@ static size_t reach(const float *values, size_t n_blocks, float cut, uint32_t *m
 
 const Kernel facedex_avx512vnni = {
     .name = "avx512vnni", .probe_limit8 = 127, .wraps = 0, .scan4 = scan4, .scan8 = scan8,
-    .refine = refine, .dot = dot, .dots = dots, .products = products, .largest = largest, .reach = reach,
-    .dot32 = dot32, .square = square,
+    .refine = refine, .dot = dot, .dots = dots, .dot_gather = dot_gather, .products = products, .largest = largest, .reach = reach,
+    .dot32 = dot32, .widen = widen, .square = square,
     .unpack4 = unpack4, .unpack8 = unpack8,
 };
 #endif

@@ -11,6 +11,13 @@
 /* How far the float32 arithmetic around the codes (rotation: at most 4 log2(4096) + 4 roundings of 2^-24 each, on
  * probe and row; centring; lengths of residuals) can move a similarity, with room to spare: 2 * 52 * 6e-8 = 6e-6. */
 #define SLACK 2e-5
+#if defined(__GNUC__) || defined(__clang__)
+#define UNROLL _Pragma("GCC unroll 8")
+#else
+#define UNROLL
+#endif
+/* values of a gallery that is compared in float32 at most: beyond, codes win whatever is asked */
+#define MOST_DIRECT 9000000
 /* rows and probes are of unit length within this (squared length within twice of it) */
 #define UNIT_TOLERANCE 1e-3
 #define PROBE_LIMIT4 127
@@ -834,19 +841,16 @@ static void collect(Entry *heap, size_t *n, size_t k, Entry e)
 
 enum { SHORT = 8 };
 
-/* Runs of 8 by counting who is better than whom: 28 comparisons without a branch. */
+/* Eight by counting how many are better, without a branch; equal scores stay in order here and in the merges. */
 static void sort_short(const Entry from[SHORT], Entry to[SHORT])
 {
-    uint32_t rank[SHORT] = {0};
-    for (int i = 1; i < SHORT; i++)
-        for (int j = 0; j < i; j++) {
-            const uint32_t later = (from[j].score < from[i].score) |
-                                   ((from[j].score == from[i].score) & (from[j].id > from[i].id));
-            rank[j] += later;
-            rank[i] += 1 - later;
-        }
-    for (int i = 0; i < SHORT; i++)
-        to[rank[i]] = from[i];
+    UNROLL for (int i = 0; i < SHORT; i++)
+    {
+        size_t rank = 0;
+        UNROLL for (int j = 0; j < SHORT; j++)
+            rank += j < i ? from[j].score >= from[i].score : from[j].score > from[i].score;
+        to[rank] = from[i];
+    }
 }
 
 /* Two sorted runs of the same length into one, from both ends at once: neither waits for the other, nothing branches. */
@@ -855,13 +859,11 @@ static void merge_even(const Entry *from, size_t run, Entry *to)
     const Entry *left = from, *right = from + run, *left_end = right - 1, *right_end = right + run - 1;
     Entry *end = to + 2 * run - 1;
     for (size_t i = 0; i < run; i++) {
-        const size_t second =
-            (left->score < right->score) | ((left->score == right->score) & (left->id > right->id));
+        const size_t second = left->score < right->score;
         *to++ = *(second ? right : left);
         right += second;
         left += 1 - second;
-        const size_t first = (left_end->score < right_end->score) |
-                             ((left_end->score == right_end->score) & (left_end->id > right_end->id));
+        const size_t first = left_end->score < right_end->score;
         *end-- = *(first ? left_end : right_end);
         left_end -= first;
         right_end -= 1 - first;
@@ -872,9 +874,26 @@ static void merge(const Entry *left, const Entry *middle, const Entry *end, Entr
 {
     const Entry *right = middle;
     while (left < middle && right < end)
-        *to++ = worse(*left, *right) ? *right++ : *left++;
+        *to++ = left->score < right->score ? *right++ : *left++;
     memcpy(to, left, (size_t)(middle - left) * sizeof *to);
     memcpy(to + (middle - left), right, (size_t)(end - right) * sizeof *to);
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const int64_t x = ((const Entry *)a)->id, y = ((const Entry *)b)->id;
+    return (x > y) - (x < y);
+}
+
+/* Equal scores by id: there are few, or all of them are. */
+static void settle_ties(Entry *e, size_t n)
+{
+    for (size_t first = 0, i = 1; i <= n; i++)
+        if (i == n || e[i].score != e[first].score) {
+            if (i - first > 1)
+                qsort(e + first, i - first, sizeof *e, by_id);
+            first = i;
+        }
 }
 
 static size_t sort_room(size_t n) { return (n + SHORT - 1) / SHORT * SHORT; }
@@ -897,6 +916,7 @@ static Entry *sort_entries(Entry *from, size_t n, Entry *to)
         if (first < all)
             merge(from + first, from + (first + run < all ? first + run : all), from + all, to + first);
     }
+    settle_ties(to, n);
     return to;
 }
 
@@ -922,7 +942,7 @@ static void write_answer(const Search *search, size_t q, Entry *entries, size_t 
             search->scores[q * k + i] = i < n ? sorted[i].score : -INFINITY;
 }
 
-enum { DIRECT_PROBES = 12, DIRECT_ROWS = 4 * BLOCK };
+enum { DIRECT_PROBES = 12, DIRECT_ROWS = 4 * BLOCK, DIRECT_SCORES = 1 << 21 };
 
 /* What a thread works with that compares rows directly. */
 typedef struct {
@@ -931,6 +951,7 @@ typedef struct {
     double *wide;   /* probes in float64, zeros up to a multiple of 8 */
     double *exact;  /* scores of DIRECT_ROWS rows per probe */
     float *scores;  /* of all rows per probe */
+    const float **found; /* rows that are scored in float64 */
     float *peaks;   /* of groups of rows */
     uint32_t *masks;
     float guess;    /* where the last probe's k-th best was */
@@ -940,13 +961,14 @@ typedef struct {
 static size_t wide_stride(size_t dimension) { return facedex_padded(dimension) + 8; }
 static size_t score_stride(const Job *job) { return job->n_blocks * BLOCK + 16; }
 
-static void widen_probe(const Search *search, size_t q, double *wide)
+/* Copy a probe in float64 and check its length by the way. */
+static void widen_probe(Job *job, size_t q, double *wide)
 {
-    const size_t D = search->dimension, stride = facedex_padded(D);
-    for (size_t d = 0; d < D; d++)
-        wide[d] = search->probes[q * D + d];
-    for (size_t d = D; d < stride; d++)
-        wide[d] = 0;
+    const size_t D = job->search->dimension;
+    const float *probe = job->search->probes + q * D;
+    const double square = job->search->kernel->widen(probe, D, wide);
+    if (!(fabs(square - 1.0) <= 2 * UNIT_TOLERANCE - 1e-9) && !is_unit(probe, D))
+        note_bad(job, q);
 }
 
 /* Score every row in float64: for galleries hardly larger than k. */
@@ -956,7 +978,7 @@ static void answer_in_float64(Job *job, size_t q0, size_t q1, Direct *mine)
     const size_t D = search->dimension, k = search->k, n = q1 - q0, stride = wide_stride(D);
     size_t filled[DIRECT_PROBES] = {0};
     for (size_t q = 0; q < n; q++)
-        widen_probe(search, q0 + q, mine->wide + q * stride);
+        widen_probe(job, q0 + q, mine->wide + q * stride);
     for (size_t s = 0; s < search->n_segments; s++) {
         const Segment *segment = search->segments + s;
         for (size_t first = 0; first < segment->n; first += DIRECT_ROWS) {
@@ -1049,6 +1071,22 @@ static float find_reach(const Job *job, const float *scores, size_t k, Direct *m
     return low;
 }
 
+/* Score the rows found; those that come next are asked for meanwhile. */
+static void score_rows(const Search *search, const Direct *mine, size_t n)
+{
+    const size_t D = search->dimension;
+    double scores[GATHER];
+    for (size_t i = 0; i < n; i += GATHER) {
+        const size_t here = n - i < GATHER ? n - i : GATHER;
+        for (size_t j = i + GATHER; j < n && j < i + 2 * GATHER; j++)
+            for (size_t d = 0; d < D; d += 16)
+                PREFETCH(mine->found[j] + d);
+        search->kernel->dot_gather(mine->found + i, here, D, mine->wide, scores);
+        for (size_t j = 0; j < here; j++)
+            mine->heaps[i + j].score = scores[j];
+    }
+}
+
 /* Score every row in float32, and in float64 whoever can be among the k best: rounding of a sum of D products moves it
  * by at most D u / (1 - D u) times the lengths (Higham 2002, section 3.1), whatever the order and with fused products
  * too.  If k rows reach t in float32, the k-th best is at least t - error, and so whoever is as good has t - 2 error. */
@@ -1061,6 +1099,11 @@ static void answer_in_float32(Job *job, size_t q0, size_t q1, Direct *mine)
     const float margin = (float)(2 * 1.01 * unit / (1 - unit) * (1 + 3 * UNIT_TOLERANCE) + 1e-6);
     size_t passing = 0, block = 0;
     const float *probes = search->probes + q0 * D;
+    for (size_t q = 0; q < n; q++)
+        if (!is_unit_fast(search->kernel, probes + q * D, D)) {
+            note_bad(job, q0 + q);
+            return;
+        }
     for (size_t s = 0; s < search->n_segments; s++) {
         const Segment *segment = search->segments + s;
         float *scores = mine->scores + block * BLOCK;
@@ -1080,7 +1123,7 @@ static void answer_in_float32(Job *job, size_t q0, size_t q1, Direct *mine)
         const int widened = found > 3;
         rescored += found;
         if (widened)
-            widen_probe(search, q0 + q, mine->wide);
+            search->kernel->widen(probes + q * D, D, mine->wide);
         size_t filled = 0;
         block = 0;
         for (size_t s = 0; s < search->n_segments; s++) {
@@ -1088,12 +1131,15 @@ static void answer_in_float32(Job *job, size_t q0, size_t q1, Direct *mine)
             for (size_t b = 0; b < blocks_of(segment); b++, block++)
                 for (uint32_t m = mine->masks[block]; m; m &= m - 1) {
                     const size_t row = b * BLOCK + lowest_bit(m);
-                    const float *x = segment->rows + row * D;
-                    const double score = widened ? search->kernel->dot(x, mine->wide, D)
-                                                 : search->kernel->dot32(x, probes + q * D, D);
-                    mine->heaps[filled++] = (Entry){score, segment->ids[row]};
+                    mine->heaps[filled].id = segment->ids[row];
+                    mine->found[filled++] = segment->rows + row * D;
                 }
         }
+        if (widened)
+            score_rows(search, mine, filled);
+        else
+            for (size_t i = 0; i < filled; i++)
+                mine->heaps[i].score = search->kernel->dot32(mine->found[i], probes + q * D, D);
         write_answer(search, q0 + q, mine->heaps, filled);
     }
     ADD(&job->rescored, rescored);
@@ -1106,8 +1152,8 @@ static size_t direct_group(const Job *job, int threads)
     const size_t n = job->search->n_probes;
     size_t most = job->search->dimension > 256 ? DIRECT_PROBES / 2 : DIRECT_PROBES;
     if (job->way == FLOAT32) {
-        most = (1 << 17) / (job->n_blocks * BLOCK);
-        most = most < 48 ? 48 : most > 192 ? 192 : most;
+        const size_t near = DIRECT_SCORES / (job->n_blocks * BLOCK);
+        most = near < 48 ? 48 : near < 192 ? near : 192;
     }
     const size_t shares = (size_t)threads * ((n + (size_t)threads * most - 1) / ((size_t)threads * most));
     return shares ? (n + shares - 1) / shares : 1;
@@ -1129,6 +1175,7 @@ static void answer_directly(Job *job)
         mine.wide = take(memory, &at, heaps * wide * sizeof *mine.wide);
         mine.exact = take(memory, &at, job->way == FLOAT64 ? heaps * DIRECT_ROWS * sizeof *mine.exact : 0);
         mine.scores = take(memory, &at, blocks ? probes * score_stride(job) * sizeof *mine.scores : 0);
+        mine.found = take(memory, &at, blocks ? job->n_rows * sizeof *mine.found : 0);
         mine.peaks = take(memory, &at, ((blocks + 3) / 4 + (blocks + 15) / 16) * BLOCK * sizeof *mine.peaks);
         mine.masks = take(memory, &at, blocks * sizeof *mine.masks);
         if (pass == 0) {
@@ -1142,17 +1189,13 @@ static void answer_directly(Job *job)
     }
     for (size_t q; !LOAD(&job->failed) && (q = probes * ADD(&job->next, 1)) < search->n_probes;) {
         const size_t end = q + probes < search->n_probes ? q + probes : search->n_probes;
-        for (size_t i = q; i < end; i++)
-            if (!is_unit_fast(search->kernel, search->probes + i * D, D)) {
-                note_bad(job, i);
-                goto done; /* other threads finish theirs: an earlier one may be worse */
-            }
         if (job->way == FLOAT32)
             answer_in_float32(job, q, end, &mine);
         else
             answer_in_float64(job, q, end, &mine);
+        if (LOAD(&job->bad) < search->n_probes)
+            break; /* other threads finish theirs: an earlier one may be worse */
     }
-done:
     free(block);
 }
 
@@ -1162,8 +1205,7 @@ static void finish_probe(Job *job, size_t q, Entry *heap, double *probe)
     const size_t D = search->dimension, k = search->k;
     size_t n = 0;
     uint64_t rescored = 0;
-    for (size_t d = 0; d < D; d++)
-        probe[d] = search->probes[q * D + d];
+    search->kernel->widen(search->probes + q * D, D, probe);
     List *merged = job->lists + q; /* of the first thread */
     for (int t = 1; t < job->threads; t++) {
         const List *other = job->lists + (size_t)t * search->n_probes + q;
@@ -1352,18 +1394,20 @@ Status facedex_search(Search *search, size_t *bad)
     const size_t n_blocks = job.n_blocks;
     const double products = (double)job.n_rows * (double)D * (double)n;
     if (!search->codes_only) {
-        /* measured: the more are asked for, the more rows codes let through for a second look */
-        const size_t most = (n < 8 ? 30 : 90) * (search->k < 120 ? search->k : 120) + 1000;
+        /* measured: the more are asked for, the more rows codes let through for a second look; the fewer the probes,
+         * the less float32 products get out of a row */
+        const size_t each = n < 8 ? 30 : n < 16 ? 90 : 107 + 22000 / D, base = n < 16 ? 1000 : 800 + 115000 / D;
+        const size_t most = base + each * (search->k < 120 ? search->k : 120);
         if (job.n_rows <= search->k + search->k / 4 + 4)
             job.way = FLOAT64;
-        else if (job.n_rows <= most && job.n_rows * D <= 2500000)
+        else if (job.n_rows <= most && job.n_rows * D <= MOST_DIRECT)
             job.way = FLOAT32;
     }
-    /* roughly how long one thread takes, in microseconds, at 12 products a ns in float64, 30 in float32, 60 in codes */
-    double cost = products / (job.way == FLOAT64 ? 12e3 : job.way == FLOAT32 ? 30e3 : 60e3);
+    /* roughly how long one thread takes, in microseconds, at 16 products a ns in float64, 40 in float32, 60 in codes */
+    double cost = products / (job.way == FLOAT64 ? 16e3 : job.way == FLOAT32 ? 40e3 : 60e3);
     if (job.way != CODES) { /* tiny galleries: preparing a probe and sorting its answer take longer than the products */
         const size_t answers = search->k < job.n_rows ? search->k : job.n_rows;
-        cost += (double)n * (0.1 + 3e-4 * (double)D + 0.03 * (double)answers);
+        cost += (double)n * (0.02 + 3e-4 * (double)D + 0.03 * (double)answers);
     }
     int threads = search->threads;
     if (cost / threads < 60) /* what two more threads cost at their slowest */
