@@ -190,6 +190,9 @@ def test_every_error_of_the_driver_has_a_word_of_ours():
         error = kind.__new__(kind)
         Exception.__init__(error, "no")
         error.message = "no"
+        for name in ("_code", "_details", "_debug_error_string"):
+            if "Rpc" in kind.__name__:
+                setattr(error, name, "no")
         said = mapped(error, "weaviate://:***@h")
         assert isinstance(said, StoreError)
         assert "weaviate://:***@h" in said.message
