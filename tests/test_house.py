@@ -35,6 +35,9 @@ INFERENCE_RUNTIME, DATABASES = (
         "sqlite3": ["stores/sqlite_file.py"],
         "psycopg": ["stores/postgres_server.py"],
         "pymongo": ["stores/mongodb_server.py"],
+        "neo4j": ["stores/neo4j_server.py"],
+        "weaviate": ["stores/weaviate.py"],
+        "qdrant_client": ["stores/qdrant.py"],
     },
 )
 

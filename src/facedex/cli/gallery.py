@@ -271,7 +271,7 @@ def _said(facts: Mapping[str, Any]) -> dict[str, str]:
     del said["indexes"]
     for saved in facts["indexes"]:
         said[f"{saved.kind} index"] = (
-            f"{saved.path}: {saved.rows:,} templates, {saved.behind:,} changes behind, recall@10 {saved.recall:.4f}"
+            f"{saved.place}: {saved.rows:,} templates, {saved.behind:,} changes behind, recall@10 {saved.recall:.4f}"
         )
     if "problems" in facts:
         said["problems"] = "; ".join(facts["problems"]) or "none found"
@@ -290,5 +290,5 @@ def index_build(output: Output, gallery: Gallery, approximate: bool) -> None:
     """Write an index beside the gallery. What is enrolled later is added by itself, what is deleted is taken out."""
     with progress_bar(output, "indexing", "faces") as bar:
         saved = gallery.build_index(approximate=approximate, progress=lambda done, total: bar(done, total or None, ""))
-    text = f"{saved.path}: {saved.rows:,} templates, {saved.bytes:,} bytes, recall@10 {saved.recall:.4f}"
+    text = f"{saved.place}: {saved.rows:,} templates, {saved.bytes:,} bytes, recall@10 {saved.recall:.4f}"
     output.show(saved, lambda: print_lines(output, [text]))
