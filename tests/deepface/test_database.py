@@ -235,31 +235,45 @@ def test_threads_register_and_search_at_once(draw: Draw) -> None:
     assert len(rows(photos[0], similarity_search=True)[0]) == 12
 
 
-def test_the_published_lines_run_on_postgres(draw: Draw, servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DeepFace's default database, a real server; each combination is a schema of its own."""
+@pytest.fixture
+def postgres(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """DeepFace's default database: nothing is said in the call."""
     import psycopg
 
     url = servers.url("postgres")
     monkeypatch.delenv("DEEPFACE_DATABASE_TYPE")
     monkeypatch.setenv("DEEPFACE_POSTGRES_URI", url)
+    yield {}
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA deepface_sface_yunet_aligned CASCADE")
+
+
+@pytest.fixture
+def mongo(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    import pymongo
+
+    url = servers.url("mongodb")
+    monkeypatch.setenv("DEEPFACE_MONGO_URI", url)
+    yield {"database_type": "mongo"}
+    with pymongo.MongoClient(url) as client:
+        assert "deepface_sface_yunet_aligned" in client.list_database_names()
+        client.drop_database("deepface_sface_yunet_aligned")
+
+
+@pytest.mark.parametrize("server", ["postgres", "mongo"])
+def test_the_published_lines_run_on_real_servers(draw: Draw, request: pytest.FixtureRequest, server: str) -> None:
+    where = request.getfixturevalue(server)
+    one, two, three = (str(draw(f"img{n}.jpg", who, variation=0.5, seed=n)) for n, who in enumerate((ANN, ANN, BOB)))
     try:
-        one, two, three = (
-            str(draw(f"img{n}.jpg", who, variation=0.5, seed=n)) for n, who in enumerate((ANN, ANN, BOB))
-        )
-        assert DeepFace.register(img=one) == {"inserted": 1}
-        assert DeepFace.register(img=[two, three]) == {"inserted": 2}
-        assert DeepFace.build_index() is None
-        for options in ({}, {"search_type": "ann"}, {"search_method": "ann"}, {"database_type": "pgvector"}):
-            (found,) = rows(draw("target.jpg", ANN), **options)
+        assert DeepFace.register(img=one, **where) == {"inserted": 1}
+        assert DeepFace.register(img=[two, three], **where) == {"inserted": 2}
+        assert DeepFace.build_index(**where) is None
+        for options in ({}, {"search_type": "ann"}, {"search_method": "ann"}):
+            (found,) = rows(draw("target.jpg", ANN), **options, **where)
             assert sorted(row["img_name"] for row in found) == [one, two]
-        with psycopg.connect(url) as connection:
-            (schema,) = connection.execute(
-                "SELECT schema_name FROM information_schema.schemata WHERE schema_name LIKE 'deepface%'"
-            ).fetchone()
-        assert schema == "deepface_sface_yunet_aligned"
+        if server == "postgres":
+            assert len(rows(draw("target.jpg", ANN), database_type="pgvector")[0]) == 2
     finally:
         for gallery in database._open.values():
             gallery.close()
         database._open.clear()
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("DROP SCHEMA IF EXISTS deepface_sface_yunet_aligned CASCADE")

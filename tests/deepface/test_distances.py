@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 
 from drawn import ANN, BOB, POLICY, Draw
 from facedex import DeepFace
-from facedex.deepface.distances import METRICS, least_similarity
+from facedex.decide.metrics import METRICS
+from facedex.deepface.distances import least_similarity
 from facedex.errors import ArgumentInvalid, DimensionMismatch, EmbeddingInvalid, NoFaceFound, PhotoNotFound
 
 VECTORS = arrays(np.float64, 8, elements=st.floats(-10, 10)).filter(lambda v: np.linalg.norm(v) > 1e-3)
@@ -51,7 +52,7 @@ def test_a_function_of_ones_own_is_called_with_both() -> None:
 def test_what_cannot_be_compared_says_so() -> None:
     with pytest.raises(ArgumentInvalid, match="manhattan"):
         DeepFace.find_distance([1.0], [1.0], "manhattan")
-    with pytest.raises(DimensionMismatch, match="2 and 3"):
+    with pytest.raises(DimensionMismatch, match=r"\(2,\) and \(3,\)"):
         DeepFace.find_distance([1.0, 2.0], [1.0, 2.0, 3.0])
     with pytest.raises(ArgumentInvalid, match="shapes"):
         DeepFace.find_distance([1.0, 2.0], [[1.0, 2.0]])

@@ -61,7 +61,7 @@ def test_a_known_face_is_named_after_some_pictures_and_stays_for_a_while(
     video: Path, people: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out" / "seen.mp4"
-    DeepFace.stream(people, source=str(video), output_path=out, time_threshold=1, frame_threshold=5)
+    DeepFace.stream(people, source=str(video), output_path=out, time_threshold=1, enable_face_analysis=False)
     told = [named(picture) for picture in pictures(out)]
     assert len(told) == 4 * RATE
     first = told.index(True)
@@ -74,7 +74,9 @@ def test_a_known_face_is_named_after_some_pictures_and_stays_for_a_while(
 def test_nobody_is_named_without_a_folder_or_in_an_empty_one(video: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for folder in ("", tmp_path / "empty"):
-        DeepFace.stream(folder, source=video, output_path=tmp_path / "seen.mp4", time_threshold=0)
+        DeepFace.stream(
+            folder, enable_face_analysis=False, source=video, output_path=tmp_path / "seen.mp4", time_threshold=0
+        )
         assert not any(named(picture) for picture in pictures(tmp_path / "seen.mp4"))
 
 
@@ -82,6 +84,7 @@ def test_debugging_keeps_the_pictures_with_names(
     video: Path, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("facedex.deepface.streaming._looks", lambda engine, picture: {})
     DeepFace.stream(people, source=video, output_path="seen.mp4", time_threshold=10, debug=True)
     assert [path.name for path in tmp_path.glob("frozen_*.png")] == ["frozen_1.png"]
 
@@ -136,3 +139,13 @@ def test_without_opencv_the_extra_is_named(video: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
     with pytest.raises(ExtraMissing, match=r"facedex\[stream\]"):
         DeepFace.stream(source=video)
+
+
+@pytest.mark.weights
+def test_how_faces_look_is_written_below_them(video: Path, tmp_path: Path) -> None:
+    plain, told = tmp_path / "plain.mp4", tmp_path / "told.mp4"
+    for path, analysis in ((plain, False), (told, True)):
+        DeepFace.stream(source=video, output_path=path, time_threshold=1, enable_face_analysis=analysis)
+    frozen = RATE + 5 - 1
+    one, other = (pictures(path)[frozen].astype(int) for path in (plain, told))
+    assert np.abs(one - other).max() > 50

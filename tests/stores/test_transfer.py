@@ -95,12 +95,12 @@ def test_a_copy_holds_the_same_in_the_same_order(opened: Callable[[str], Store],
     assert other.space() == SPACE
 
 
-@pytest.mark.parametrize("source", ["memory", "a.db"])
+@pytest.mark.parametrize("url", ["postgres_url", "mongodb_url"])
 def test_a_gallery_goes_to_a_server_and_back(
-    opened: Callable[[str], Store], tmp_path: Path, postgres_url: str, source: str
+    opened: Callable[[str], Store], tmp_path: Path, request: pytest.FixtureRequest, url: str
 ) -> None:
-    one, back = fill(opened(source)), opened("back.db")
-    with open_store(postgres_url) as server:
+    one, back = fill(opened("a.db")), opened("back.db")
+    with open_store(request.getfixturevalue(url)) as server:
         copy(one, server)
         assert alike(one, server)
         assert copy(server, back).digest == digest(one)

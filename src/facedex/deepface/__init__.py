@@ -12,6 +12,7 @@ is the same, what differs and why, and what is not offered. Errors are ours (``f
 
 from __future__ import annotations
 
+from facedex.deepface.attributes import analyze
 from facedex.deepface.database import build_index, identify, register, search
 from facedex.deepface.distances import find_distance, find_threshold
 from facedex.deepface.faces import detectFace, extract_faces, represent
@@ -21,6 +22,7 @@ from facedex.deepface.streaming import stream
 from facedex.deepface.verification import verify
 
 __all__ = [
+    "analyze",
     "build_index",
     "build_model",
     "detectFace",

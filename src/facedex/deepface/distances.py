@@ -9,18 +9,24 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from facedex.decide import metrics
 from facedex.deepface.models import DEFAULT_BACKEND, DEFAULT_MODEL, engine_for
 from facedex.engine import Engine
-from facedex.errors import ArgumentInvalid, DimensionMismatch, EmbeddingInvalid
+from facedex.errors import ArgumentInvalid
 
-__all__ = ["METRICS", "Metric", "check_metric", "find_distance", "find_threshold", "threshold_for"]
+__all__ = ["Metric", "check_metric", "find_distance", "find_threshold", "threshold_for"]
 
-METRICS: Final = ("cosine", "euclidean", "euclidean_l2", "angular")
-
-Metric: TypeAlias = str | Callable[[npt.NDArray[Any], npt.NDArray[Any]], Any]
-"""One of ``METRICS``, or a function of two ``(D,)`` arrays that gives a distance."""
+Metric: TypeAlias = metrics.Metric | str | Callable[[npt.NDArray[Any], npt.NDArray[Any]], Any]
+"""One of ``decide.metrics.METRICS``, or a function of two ``(D,)`` arrays that gives a distance."""
 
 _DIGITS: Final = 6
+_OF_NORM_1: Final[dict[str, metrics.Metric]] = {
+    "cosine": "cosine",
+    "euclidean": "euclidean_l2",
+    "euclidean_l2": "euclidean_l2",
+    "angular": "angular",
+}
+"""The same distance of vectors of norm 1, which embeddings are."""
 _SMALLEST: Final = 1e-4
 """How much lower a similarity is asked of an index than a threshold says: candidates are judged by their distance."""
 
@@ -39,21 +45,17 @@ def find_distance(
     alpha, beta = np.asarray(alpha_embedding), np.asarray(beta_embedding)
     if callable(distance_metric):
         return distance_metric(alpha, beta)
-    check_metric(distance_metric)
+    metric = _checked(distance_metric)
     if alpha.ndim != beta.ndim or alpha.ndim not in (1, 2) or {alpha.dtype.kind, beta.dtype.kind} - set("fiu"):
         raise ArgumentInvalid(
             f"embeddings have shapes {alpha.shape} and {beta.shape}; expected numbers as (D,) and (D,), or as (N, D) "
             "and (M, D).",
             shapes=(alpha.shape, beta.shape),
         )
-    if alpha.shape[-1] != beta.shape[-1]:
-        raise DimensionMismatch(
-            f"embeddings have {alpha.shape[-1]} and {beta.shape[-1]} dimensions; expected two of one model.",
-            expected=alpha.shape[-1],
-            got=beta.shape[-1],
-        )
-    distances = _distance(alpha.astype(np.float64), beta.astype(np.float64), distance_metric)
-    return np.round(distances, _DIGITS)
+    if alpha.ndim == 2:
+        alpha, beta = alpha[None, :, :], beta[:, None, :]
+    distances: npt.NDArray[np.float64] = np.round(metrics.distance(alpha, beta, metric), _DIGITS)
+    return distances[()]
 
 
 def find_threshold(model_name: str = DEFAULT_MODEL, distance_metric: Metric = "cosine") -> float:
@@ -76,28 +78,31 @@ def threshold_for(engine: Engine, metric: Metric, given: float | None) -> float:
     if callable(metric):
         raise ArgumentInvalid("a distance_metric of your own has no measured threshold; pass threshold=.")
     check_metric(metric)
-    return round(_from_similarity(engine.policy.match.threshold, metric), _DIGITS)
+    return round(_converted(engine.policy.match.threshold, metric), _DIGITS)
 
 
 def check_metric(metric: Metric) -> None:
     """Raise ArgumentInvalid unless it is a function or one of the four."""
-    if not callable(metric) and metric not in METRICS:
-        raise ArgumentInvalid(
-            f"distance_metric is {metric!r}; expected one of {', '.join(METRICS)}, or a function of two embeddings.",
-            distance_metric=str(metric),
-        )
+    if not callable(metric):
+        _checked(metric)
+
+
+def _checked(metric: str) -> metrics.Metric:
+    for known in metrics.METRICS:
+        if metric == known:
+            return known
+    raise ArgumentInvalid(
+        f"distance_metric is {metric!r}; expected one of {', '.join(metrics.METRICS)}, or a function of two.",
+        distance_metric=str(metric),
+    )
 
 
 def least_similarity(metric: Metric, threshold: float) -> float:
     """The similarity below which no face is within a threshold; −1 where the metric does not say."""
     if callable(metric) or threshold < 0:
         return -1.0 if callable(metric) else 1.0
-    if metric == "cosine":
-        similarity = 1 - threshold
-    elif metric == "angular":
-        similarity = math.cos(math.pi * min(threshold, 1.0))
-    else:
-        similarity = 1 - threshold**2 / 2
+    plain = _OF_NORM_1[metric]
+    similarity = float(metrics.to_similarity(min(threshold, 1.0 if plain == "angular" else 2.0), plain))
     return max(similarity - _SMALLEST, -1.0)
 
 
@@ -106,29 +111,6 @@ def confidence_of(engine: Engine, similarity: float) -> float | None:
     return None if engine.known_policy is None else round(engine.known_policy.confidence(similarity), 2)
 
 
-def _distance(alpha: npt.NDArray[np.float64], beta: npt.NDArray[np.float64], metric: str) -> Any:
-    if metric != "euclidean":
-        alpha, beta = _unit(alpha), _unit(beta)
-    if alpha.ndim == 2:
-        alpha, beta = alpha[None, :, :], beta[:, None, :]
-    length = np.linalg.norm(alpha - beta, axis=-1)
-    if not np.isfinite(length).all():
-        raise EmbeddingInvalid("an embedding holds values that are not finite.")
-    # By way of the chord: 1 − cosine of two nearly equal vectors has lost its digits, the length between them has not.
-    if metric == "cosine":
-        return length**2 / 2
-    return 2 / np.pi * np.arcsin(np.minimum(length / 2, 1)) if metric == "angular" else length
-
-
-def _unit(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    if not (norms > 0).all():
-        raise EmbeddingInvalid("an embedding is zero or not finite and has no direction.")
-    return np.asarray(vectors / norms)
-
-
-def _from_similarity(similarity: float, metric: str) -> float:
-    """The distance that a similarity of embeddings, which have norm 1, is."""
-    if metric == "cosine":
-        return 1 - similarity
-    return math.acos(similarity) / math.pi if metric == "angular" else math.sqrt(2 - 2 * similarity)
+def _converted(similarity: float, metric: str) -> float:
+    """The distance that a similarity of embeddings is; they have norm 1, so ``euclidean`` is ``euclidean_l2``."""
+    return float(metrics.from_similarity(similarity, _OF_NORM_1[metric]))

@@ -142,8 +142,11 @@ def detectFace(  # noqa: N802 - DeepFace's name
 class Sized(Protocol):
     """A photo as far as its size goes."""
 
-    width: int
-    height: int
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def height(self) -> int: ...
 
 
 def photos_of(img: Any) -> tuple[list[Any], bool]:

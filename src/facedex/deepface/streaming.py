@@ -8,19 +8,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, Final
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from facedex.deepface.attributes import worded
 from facedex.deepface.distances import Metric, check_metric, threshold_for
 from facedex.deepface.folder import Listing, checked_folder, gallery_name
 from facedex.deepface.models import DEFAULT_BACKEND, DEFAULT_MODEL, check_options, engine_for
 from facedex.deepface.rows import judged
 from facedex.engine import Engine, Gallery
-from facedex.errors import ArgumentInvalid, ExportUnavailable, ExtraMissing, PhotoNotFound, PhotoUnreadable, SourceEmpty
-from facedex.types import Face, RgbImage
+from facedex.errors import (
+    ArgumentInvalid,
+    ExportUnavailable,
+    ExtraMissing,
+    NoFaceFound,
+    PhotoNotFound,
+    PhotoUnreadable,
+    SourceEmpty,
+)
+from facedex.types import Box, Face, RgbImage
 from facedex.vision.levels import Levels
 
 __all__ = ["stream"]
@@ -40,7 +49,7 @@ def stream(
     model_name: str = DEFAULT_MODEL,
     detector_backend: str = DEFAULT_BACKEND,
     distance_metric: Metric = "cosine",
-    enable_face_analysis: bool = True,  # noqa: ARG001
+    enable_face_analysis: bool = True,
     source: Any = 0,
     time_threshold: int = 5,
     frame_threshold: int = 5,
@@ -55,6 +64,7 @@ def stream(
 
     db_path      a folder as of ``find``; empty: nobody is searched.
     source       number of a camera, or the path of a video.
+    enable_face_analysis  also say how each face looks, below it: age, gender, expression, as ``analyze``.
     output_path  a video file (mp4) to write instead of showing a window.
     debug        pictures with names are also written to the current folder, as ``frozen_1.png`` and so on.
     Raises       ExtraMissing without OpenCV, or without its windows when one is wanted; PhotoNotFound,
@@ -87,7 +97,8 @@ def stream(
             if in_a_row >= frame_threshold:
                 in_a_row, frozen, shown = 0, round(time_threshold * rate), shown + 1
                 embedded = engine.pipeline.embedded(photo)
-                drawn = kept = _drawn(picture, embedded, people.names(embedded))
+                looks = _looks(engine, picture) if enable_face_analysis else {}
+                drawn = kept = _drawn(picture, embedded, people.names(embedded), looks)
                 if debug:
                     Image.fromarray(kept).save(f"frozen_{shown}.png")
             if not write(drawn):
@@ -134,7 +145,20 @@ def _people(engine: Engine, db_path: Any, file_name: str, metric: Metric) -> Ite
         yield _People(gallery if paths else None, paths, metric, limit)
 
 
-def _drawn(picture: RgbImage, faces: Sequence[Face], names: Mapping[int, str]) -> RgbImage:
+def _looks(engine: Engine, picture: RgbImage) -> dict[Box, str]:
+    """What to write below each face, by its box: how it looks to the networks."""
+    try:
+        described = engine.analyze(picture)
+    except NoFaceFound:  # none that can be aligned
+        return {}
+    return {
+        each.face.box: "{age}, {dominant_gender}, {dominant_emotion}".format_map(worded(each)) for each in described
+    }
+
+
+def _drawn(
+    picture: RgbImage, faces: Sequence[Face], names: Mapping[int, str], looks: Mapping[Box, str] = MappingProxyType({})
+) -> RgbImage:
     if not faces:
         return picture
     image = Image.fromarray(picture)
@@ -148,6 +172,8 @@ def _drawn(picture: RgbImage, faces: Sequence[Face], names: Mapping[int, str]) -
             where = (face.box.x1, max(0.0, face.box.y1 - size - 6))
             draw.rectangle(draw.textbbox(where, names[place], font=font), fill=colour)
             draw.text(where, names[place], fill=(255, 255, 255), font=font)
+        if face.box in looks:
+            draw.text((face.box.x1, face.box.y2 + 2), looks[face.box], fill=(255, 255, 255), font=font)
     return np.asarray(image)
 
 
