@@ -18,6 +18,14 @@ from facedex.vision.pipeline import FacePipeline
 pytest_plugins = ["servers.fixtures"]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def nobodys_calibration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the developer calibrated for themselves decides nothing here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FACEDEX_DATA_DIR", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
 @pytest.fixture
 def draw(tmp_path: Path) -> Draw:
     """``draw("Ann/1.jpg", ANN)``: a photo of these people, below the test's folder."""

@@ -268,6 +268,7 @@ def plot_scores(
 @click.argument("sources", nargs=-1, required=True)
 @_KEEP
 @_OUT
+@click.option("--model", "names", multiple=True, help="An embedder for photos; several are drawn side by side.")
 @click.option("--dimensions", type=click.Choice(["2", "3"]), default="2", show_default=True)
 @click.option("--method", type=click.Choice(["pca", "umap"]), default="pca", help="umap needs facedex[umap].")
 @command()
@@ -277,12 +278,19 @@ def plot_embeddings(
     sources: Sequence[str],
     keep: str | None,
     out: Sequence[str],
+    names: Sequence[str],
     dimensions: str,
     method: LayoutMethod,
 ) -> int:
-    """Faces as points, coloured by person. SOURCES: folders, or galleries, of one model or several, side by side."""
+    """Faces as points, coloured by person; one panel a source and model, side by side.
+
+    SOURCES: folders with a folder per person, or galleries, each of the model it was enrolled with.
+    """
     kinds = [_kind(path) for path in out]
-    read = [_labelled(output, engine, source, None, keep) for source in sources]
+    if keep and len(names) > 1:
+        raise click.UsageError("--keep names one gallery, and a gallery holds the embeddings of one model")
+    engines = [Engine(embedder=name, settings=engine.settings) for name in names] or [engine]
+    read = [_labelled(output, each, source, None, keep) for source in sources for each in engines]
     panels = [
         figures.Panel(
             f"{labelled.name} · {labelled.space.model}",
