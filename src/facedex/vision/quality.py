@@ -136,7 +136,7 @@ def measure(image: RgbImage, face: Face, crop: RgbImage) -> Measures:
         sharpness=_sharpness(luminance),
         contrast=math.sqrt(whole) / 255,
         overexposed=float(np.count_nonzero(luminance > _BURNT)) / luminance.size,
-        eyes=min(float(luminance[eye].var()) for eye in _EYES) / (whole + 1),
+        eyes=max(float(luminance[eye].var()) for eye in _EYES) / (whole + 1),
         eye_distance=math.hypot(*(right - left)),
         inside=_inside(face.landmarks, image.shape[1], image.shape[0]),
         pose=head_pose(face.landmarks),
