@@ -2,14 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-heavy check bench-enroll bench-search operating-points clean
+.PHONY: help demo test test-heavy test-servers servers servers-stop check bench-enroll bench-search bench-robustness operating-points clean
 
 help:
 	@echo "make demo              enroll sample photos, search, draw demo/candidates.png and demo/index.html"
 	@echo "make test              format, lint, types, tests, docs: what CI runs"
 	@echo "make test-heavy        the long suites: more kill -9 rounds, longer random histories"
+	@echo "make servers           start real database servers to develop against, print their URLs (make servers-stop)"
+	@echo "make test-servers      the suites of the servers that take long to start"
 	@echo "make bench-enroll      photos per second beside a plain OpenCV loop"
 	@echo "make bench-search      exact search beside its peers, about ten minutes"
+	@echo "make bench-robustness  what blur, distance, darkness, covering and turning cost"
 	@echo "make operating-points  measure the shipped thresholds again"
 	@echo "make clean             remove .venv and demo/; the weights' cache stays (facedex models list shows where)"
 
@@ -38,18 +41,30 @@ check: .venv/dev
 
 test: check
 	$(BIN)/facedex models pull --all
-	$(BIN)/pytest -n auto -m "not heavy"
+	$(BIN)/pytest -n auto -m "not heavy and not servers"
 
 test-heavy: .venv/dev
 	$(BIN)/facedex models pull --all
 	$(BIN)/pytest -n auto -m heavy
+
+test-servers: .venv/dev
+	$(BIN)/pytest -n auto -m "servers and not heavy"
+
+servers: .venv/dev
+	$(BIN)/python -m servers start
+
+servers-stop:
+	$(BIN)/python -m servers stop
 
 bench-enroll: .venv/dev
 	$(BIN)/python -m benchmarks.enrollment
 
 bench-search: .venv/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/search/run.py --mode table
+	env -u OPENBLAS_CORETYPE $(BIN)/python -m benchmarks.search.run --mode table
+
+bench-robustness: .venv/dev
+	$(BIN)/python -m benchmarks.robustness
 
 operating-points: .venv/dev
 	$(BIN)/python -m benchmarks.operating_points

@@ -12,7 +12,8 @@ import numpy as np
 
 from benchmarks.data import ATT_NAME, att_faces, save
 from facedex import Engine
-from facedex.decide.evaluation import all_pairs, leave_one_out, operating_point
+from facedex.decide.evaluation import all_pairs, operating_point
+from facedex.decide.identification import leave_one_out
 from facedex.types import Embeddings, to_plain
 from facedex.vision.sources import find_photos
 
@@ -38,6 +39,7 @@ def main() -> None:
     engine = Engine()
     embeddings, labels, missed = main_faces(engine, options.folder or att_faces())
     pairs, identified, policy = all_pairs(embeddings, labels), leave_one_out(embeddings, labels), engine.policy
+    genuine, impostor = (np.concatenate(column) for column in zip(*pairs.scores(), strict=True))
     save(
         "accuracy",
         options.name,
@@ -46,12 +48,8 @@ def main() -> None:
             "people": len(set(labels)),
             "missed": missed,
             "leave_one_out": {"probes": identified.probes, "rank_1": identified.rank_1},
-            "genuine_similarity_min_1st_percentile_median": [
-                float(v) for v in np.quantile(pairs.genuine, [0, 0.01, 0.5])
-            ],
-            "impostor_similarity_median_99th_percentile_max": [
-                float(v) for v in np.quantile(pairs.impostor, [0.5, 0.99, 1])
-            ],
+            "genuine_similarity_min_1st_percentile_median": [float(v) for v in np.quantile(genuine, [0, 0.01, 0.5])],
+            "impostor_similarity_median_99th_percentile_max": [float(v) for v in np.quantile(impostor, [0.5, 0.99, 1])],
             "at_match_threshold": to_plain(
                 operating_point(pairs, policy.match.threshold, dataset=options.name, date="")
             ),

@@ -40,6 +40,9 @@ def att_faces() -> Path:
 SAMPLES_NAME = "the 6 sample photos (0.3–3.3 megapixels), each saved at 8 JPEG qualities"
 
 
+SAMPLE_PHOTOS_NAME = "the 6 sample photos of 4 people (0.3–3.3 megapixels)"
+
+
 def sample_variants() -> Path:
     """The sample photos at JPEG qualities 60, 65, … 95: large photos anyone has, and no two with the same bytes."""
     folder = Path(platformdirs.user_cache_dir("facedex")) / "benchmarks" / "samples"
@@ -74,7 +77,7 @@ def save(kind: str, dataset: str, result: dict[str, Any]) -> None:
     result = {"dataset": dataset, "date": date, "machine": machine(), **result}
     text = json.dumps(result, indent=2, ensure_ascii=False)
     print(text)
-    if dataset not in (ATT_NAME, SAMPLES_NAME):
+    if dataset not in (ATT_NAME, SAMPLES_NAME, SAMPLE_PHOTOS_NAME):
         return
     slug = re.sub(r"[^a-z0-9]+", "-", dataset.lower()).strip("-")[:40]
     (Path(__file__).parent / "results").mkdir(exist_ok=True)

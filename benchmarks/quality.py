@@ -172,7 +172,7 @@ def gather(engine: Engine, folder: Path) -> tuple[list[Probe], dict[str, float]]
         for (kind, level, image), found in zip(made, pipeline.faces([image for *_, image in made]), strict=True):
             missed.setdefault(f"{kind} {level}".strip(), []).append(not found)
             if found and others.any():
-                measures = quality.measure(image, found[0], align_face(image, found[0].landmarks))
+                measures = quality.measure(found[0], align_face(image, found[0].landmarks), image.shape[1::-1])
                 matching = float((enrolled[others] @ found[0].embedding >= threshold).mean())
                 probes.append(Probe(people[row], kind, level, measures, matching))
         if row % 50 == 0:
@@ -287,7 +287,7 @@ def milliseconds(engine: Engine) -> float:
     image = engine.load(next(iter(find_photos(att_faces()))).source).pixels
     (face,) = engine.pipeline.detect([image])[0]
     crop = align_face(image, face.landmarks)
-    run: Callable[[], object] = lambda: quality.assess(image, face, crop)  # noqa: E731
+    run: Callable[[], object] = lambda: quality.assess(face, crop, image.shape[1::-1])  # noqa: E731
     return round(min(timeit.repeat(run, number=20, repeat=50)) / 20 * 1000, 3)
 
 

@@ -14,6 +14,8 @@ from facedex.models.synthetic import SyntheticDetector, SyntheticEmbedder, draw_
 from facedex.settings import Settings
 from facedex.vision.pipeline import FacePipeline
 
+pytest_plugins = ["servers.fixtures"]
+
 
 @pytest.fixture
 def draw(tmp_path: Path) -> Draw:

@@ -24,7 +24,7 @@ def synthetic_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pipeline = FacePipeline(SyntheticDetector(), SyntheticEmbedder())
     monkeypatch.setattr(FacePipeline, "load", lambda settings: pipeline)
     monkeypatch.setattr("facedex.engine.DEFAULT_SPACE", pipeline.space)
-    monkeypatch.setattr("facedex.engine.policy_for", lambda space: POLICY)
+    monkeypatch.setattr("facedex.engine.policy_for", lambda space, data_dir: POLICY)
     monkeypatch.chdir(tmp_path)
     for name in ("FACEDEX_GALLERY", "FACEDEX_MODELS_DIR", "FACEDEX_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
@@ -197,6 +197,29 @@ def test_metadata_are_given_as_key_and_value(draw: Draw) -> None:
     run("enroll", "a.jpg", "--meta", "desk", code=2)
 
 
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ([], ["Ann", "Bob"]),
+        (["--label", "Bob"], ["Bob"]),
+        (["--label", "Bob", "--label", "Ann"], ["Ann", "Bob"]),
+        (["--not-label", "Bob"], ["Ann"]),
+        (["--meta", "camera=gate"], ["Bob"]),
+        (["--since", "2020-01-01"], ["Ann", "Bob"]),
+        (["--until", "2020-01-01T12:00+01:00"], []),
+    ],
+)
+def test_search_can_be_narrowed(draw: Draw, options: list[str], names: list[str]) -> None:
+    run("enroll", draw("ann.jpg", ANN), "--label", "Ann")
+    run("enroll", draw("bob.jpg", BOB), "--label", "Bob", "--meta", "camera=gate")
+    (told,) = as_json("search", draw("who.jpg", ANN), *options)
+    assert [c["label"] for c in told["found"][0]["candidates"]] == names
+
+
+def test_a_time_that_is_none_is_wrong_usage(enrolled: None, draw: Draw) -> None:
+    assert "yesterday" in run("search", draw("who.jpg", ANN), "--since", "yesterday", code=2).output
+
+
 def test_the_gallery_comes_from_the_option_then_the_environment_then_faces_db(
     draw: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,9 +249,9 @@ def test_a_store_that_cannot_be_reached_is_an_error_line(monkeypatch: pytest.Mon
 
 
 def test_every_command_has_json_and_help() -> None:
-    commands = {**cli.main.commands, **cli.models.commands, **cli.index.commands}
+    commands = {**cli.main.commands, **cli.models.commands, **cli.index.commands, **cli.plot.commands}
     for name, command in commands.items():
-        if name not in ("models", "index"):
+        if name not in ("models", "index", "plot"):
             assert "--json" in {option for p in command.params for option in p.opts}, name
         assert command.help, name
 

@@ -22,12 +22,20 @@ ARROWS: dict[str, set[str]] = {
     "search": {"stores"},
     "decide": set(),
     "engine": {"settings", "vision", "models", "stores", "search", "decide"},
-    "report": {"decide", "vision"},
+    "report": {"decide", "vision", "study"},
     "testing": {"stores", "search", "models", "vision"},
-    "cli": {"engine", "settings", "models", "report", "stores", "search", "vision", "decide", "facedex"},
+    "study": {"engine", "settings", "stores", "vision", "decide"},
+    "cli": {"engine", "settings", "models", "report", "stores", "search", "vision", "decide", "study", "facedex"},
     "facedex": {"engine", "settings", "decide", "vision"},
 }
-INFERENCE_RUNTIME, DATABASES = "onnxruntime", {"sqlite3": ["stores/sqlite_file.py"]}
+INFERENCE_RUNTIME, DATABASES = (
+    "onnxruntime",
+    {
+        "sqlite3": ["stores/sqlite_file.py"],
+        "psycopg": ["stores/postgres_server.py"],
+        "pymongo": ["stores/mongodb_server.py"],
+    },
+)
 
 
 def modules() -> list[Path]:

@@ -20,6 +20,7 @@ def test_every_variable_is_read() -> None:
         {
             "FACEDEX_GALLERY": "sqlite:///people.db",
             "FACEDEX_MODELS_DIR": "/models",
+            "FACEDEX_DATA_DIR": "/data",
             "FACEDEX_OFFLINE": "1",
             "FACEDEX_THREADS": "3",
             "FACEDEX_ALLOW_URLS": "Yes",
@@ -30,6 +31,7 @@ def test_every_variable_is_read() -> None:
     assert found == Settings(
         gallery="sqlite:///people.db",
         models_dir=Path("/models"),
+        data_dir=Path("/data"),
         offline=True,
         threads=3,
         allow_urls=True,

@@ -15,8 +15,8 @@ PUBLIC = {
 }  # fmt: skip
 
 GALLERY = {
-    "enroll": "(self, source, *, label=None, metadata=None, faces=None, bgr=False, progress=None)",
-    "search": "(self, probe, *, k=5, where=None, mode='auto', bgr=False)",
+    "enroll": "(self, source, *, label=None, metadata=None, faces=None, small_faces=False, bgr=False, progress=None)",
+    "search": "(self, probe, *, k=5, where=None, mode='auto', small_faces=False, bgr=False)",
     "delete": "(self, *, label=None, photo=None, where=None)",
     "relabel": "(self, ids, label)",
     "people": "(self)",

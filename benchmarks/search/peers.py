@@ -1,6 +1,6 @@
 """Everything that is measured, each behind the same two calls; run in a process of its own.
 
-``python -m search.peers NAME GALLERY.npy``   reads one JSON request a line, answers one line.
+``python -m benchmarks.search.peers NAME GALLERY.npy``   reads one JSON request a line, answers one line.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 EXACT = ("facedex", "faiss flat", "numpy", "scipy cKDTree", "sklearn KDTree")
-APPROXIMATE = ("faiss HNSW", "hnswlib", "usearch")
+APPROXIMATE = ("faiss HNSW", "hnswlib", "usearch", "annoy", "faceflash")
+SLOW = ("deepface",)
+"""Asked one probe at a time: it compares in a Python loop."""
 
 
 class Peer:
@@ -105,6 +107,45 @@ class Peer:
     def search_usearch(self, probes: Any, k: int) -> Any:
         return np.asarray(self.index.search(probes, k, threads=self.threads).keys).reshape(len(probes), k)
 
+    def build_annoy(self, rows: Any) -> None:
+        from annoy import AnnoyIndex
+
+        self.index = AnnoyIndex(rows.shape[1], "angular")
+        self.index.set_seed(1)
+        for n, row in enumerate(rows):
+            self.index.add_item(n, row)
+        self.index.build(20)
+
+    def search_annoy(self, probes: Any, k: int) -> Any:
+        return np.array([self.index.get_nns_by_vector(p, k, search_k=20_000) for p in probes], np.int64)
+
+    def build_faceflash(self, rows: Any) -> None:
+        from faceflash import FaceIndex
+
+        self.index = FaceIndex(dim=rows.shape[1], n_bits=512)
+        self.index.add_batch(rows, [str(n) for n in range(len(rows))])
+
+    def search_faceflash(self, probes: Any, k: int) -> Any:
+        if len(probes) == 1:
+            found = [self.index.search(probes[0], k, n_candidates=500)]
+        else:
+            found = self.index.search_batch(probes, k, n_candidates=500, parallel=self.threads > 1)
+        return np.array([[int(label) for label, *_ in each] for each in found], np.int64)
+
+    def build_deepface(self, rows: Any) -> None:
+        from deepface.modules.verification import find_cosine_distance
+
+        self.distance = find_cosine_distance
+        self.lists = [row.tolist() for row in rows]  # as it gets them from its databases
+
+    def search_deepface(self, probes: Any, k: int) -> Any:
+        """What its ``search`` does with the rows once it has them, without its DataFrame."""
+        found = []
+        for probe in probes.tolist():
+            scores = [float(self.distance(row, probe)) for row in self.lists]
+            found.append(sorted(range(len(scores)), key=scores.__getitem__)[:k])
+        return np.array(found, np.int64)
+
 
 def main() -> None:
     name, path = sys.argv[1:3]
@@ -122,8 +163,12 @@ def main() -> None:
         ask = json.loads(line)
         probes = np.load(ask["probes"])[ask["first"] : ask["first"] + ask["count"]]
         peer.threads = ask["threads"]
-        seconds = []
-        for _ in range(ask["repeat"]):
+        seconds: list[float] = []
+        time.sleep(ask.get("rest", 0))
+        if ask.get("warm"):
+            peer.search(probes, ask["k"])
+        end = time.perf_counter() + ask.get("for_seconds", 0)
+        while len(seconds) < ask.get("repeat", 1) or time.perf_counter() < end:
             start = time.perf_counter()
             ids = peer.search(probes, ask["k"])
             seconds.append(time.perf_counter() - start)

@@ -89,20 +89,22 @@ def open(
     return _engine(detector, embedder).open(url, create=create)
 
 
-def detect(photo: PhotoInput, *, bgr: bool = False) -> list[Face]:
+def detect(photo: PhotoInput, *, small_faces: bool = False, bgr: bool = False) -> list[Face]:
     """Every face of a photo, largest first; an empty list when there is none.
 
-    Raises  PhotoError when the photo cannot be used.
+    small_faces  look a second time at the full size, for faces below about a fiftieth of the photo's longer side.
+    Raises       PhotoError when the photo cannot be used.
     """
-    return _engine().detect(photo, bgr=bgr)
+    return _engine().detect(photo, small_faces=small_faces, bgr=bgr)
 
 
-def embed(photo: PhotoInput, *, bgr: bool = False) -> list[Face]:
+def embed(photo: PhotoInput, *, small_faces: bool = False, bgr: bool = False) -> list[Face]:
     """Every face of a photo with its embedding, ``(128,)`` float32 of norm 1 with the default model, largest first.
 
-    Raises  NoFaceFound; PhotoError when the photo cannot be used.
+    small_faces  as for ``detect``.
+    Raises       NoFaceFound; PhotoError when the photo cannot be used.
     """
-    return _engine().embed(photo, bgr=bgr)
+    return _engine().embed(photo, small_faces=small_faces, bgr=bgr)
 
 
 def verify(first: PhotoInput, second: PhotoInput, *, bgr: bool = False) -> Verification:

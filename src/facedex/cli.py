@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -21,13 +22,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import facedex
+from facedex.decide.confidence import FEATURES, Feature, Reliability
+from facedex.decide.layout import LayoutMethod, lay_out
+from facedex.decide.policy import OperatingPoint, forget_policy, keep_policy, kept_policy, policy_path
 from facedex.engine import Engine, Gallery
+from facedex.engine import Progress as Told
 from facedex.errors import FacedexError, PhotoError
 from facedex.models import files, weights
 from facedex.models.added import remove as remove_model
-from facedex.report import ProbeResult, write_page, write_picture
+from facedex.report import ProbeResult, figures, interactive, write_page, write_picture
+from facedex.report.mistakes import write_mistakes
+from facedex.report.study_page import write_evaluation_page
 from facedex.search.projection import Mode
 from facedex.settings import Settings
+from facedex.study import CalibrationStudy, Evaluation, Labelled, evaluate, read_groups, read_labelled
+from facedex.study import calibrate as calibrate_on
+from facedex.study.evaluation import policy_of
 from facedex.types import EnrollmentReport, Face, FaceAttributes, Found, Quality, Verification, Where, to_plain
 from facedex.vision.attributes import ACTIONS
 from facedex.vision.sources import find_photos
@@ -127,6 +137,9 @@ def _problem(error: FacedexError) -> dict[str, Any]:
     return {"code": error.code, "message": error.message, "details": to_plain(error.details)}
 
 
+_small_faces = click.option("--small-faces", is_flag=True, help="Look a second time at the full size; slower.")
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(facedex.__version__, prog_name="facedex")
 def main() -> None:
@@ -152,6 +165,7 @@ def main() -> None:
     help="Leave out faces of a lower quality, and say what is wrong with them; 0.5 is a sensible first try.",
 )
 @click.option("--meta", "pairs", multiple=True, metavar="KEY=VALUE", help="Kept with each template; may be repeated.")
+@_small_faces
 @_command(gallery=True, create=True)
 def enroll(
     output: Output,
@@ -161,6 +175,7 @@ def enroll(
     faces: Any,
     min_quality: float,
     pairs: Sequence[str],
+    small_faces: bool,
 ) -> int:
     """Add photos to a gallery: files, folders or URLs. Running it again skips what is there."""
     metadata = dict(_pair(pair) for pair in pairs)
@@ -170,6 +185,7 @@ def enroll(
             source,
             label=label,
             faces=faces,
+            small_faces=small_faces,
             min_quality=min_quality,
             metadata=metadata,
             progress=lambda told: bar(told.done, told.total, f" · {told.enrolled} faces"),
@@ -232,18 +248,76 @@ def _print_report(output: Output, report: EnrollmentReport) -> None:
                 output.log.print(f"  {photo}  {message}".rstrip(), markup=False, soft_wrap=True)
 
 
+def _moment(text: str | None) -> datetime | None:
+    """A date or a date with a time; the machine's own zone when none is said."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError(f"a time is 2026-11-22 or 2026-11-22T17:30 or …T17:30+01:00, got {text!r}") from None
+    return moment if moment.tzinfo else moment.astimezone()
+
+
+def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a condition on candidates; the command gets it as ``where``, None without any."""
+    options = (
+        click.option("--label", "labels", multiple=True, help="Only candidates with this label; may be repeated."),
+        click.option(
+            "--not-label", "not_labels", multiple=True, help="No candidates with this label; may be repeated."
+        ),
+        click.option("--meta", "pairs", multiple=True, metavar="KEY=VALUE", help="Only candidates that have it."),
+        click.option("--since", metavar="TIME", help="Only candidates enrolled at this date or time, or after."),
+        click.option("--until", metavar="TIME", help="Only candidates enrolled before."),
+    )
+
+    @wraps(command)
+    def filtered(
+        *args: Any,
+        labels: Sequence[str],
+        not_labels: Sequence[str],
+        pairs: Sequence[str],
+        since: str | None,
+        until: str | None,
+        **rest: Any,
+    ) -> Any:
+        where = Where(
+            labels=frozenset(labels) or None,
+            not_labels=frozenset(not_labels) or None,
+            metadata=dict(_pair(pair) for pair in pairs),
+            enrolled_after=_moment(since),
+            enrolled_before=_moment(until),
+        )
+        return command(*args, where=None if where == Where() else where, **rest)
+
+    for option in reversed(options):
+        filtered = option(filtered)
+    return filtered
+
+
 @main.command()
 @click.argument("probes", nargs=-1, required=True)
 @click.option("-k", default=5, show_default=True, type=click.IntRange(min=1), help="Candidates for each face.")
 @click.option("--mode", type=click.Choice(["auto", "exact", "ann"]), default="auto", help="How to search.")
 @click.option("--page", type=click.Path(dir_okay=False), help="Write a self-contained HTML page.")
 @click.option("--picture", type=click.Path(dir_okay=False), help="Write a contact sheet (PNG, JPEG, …).")
+@_small_faces
 @_command(gallery=True)
+@_filters
 def search(
-    output: Output, gallery: Gallery, probes: Sequence[str], k: int, mode: Mode, page: str | None, picture: str | None
+    output: Output,
+    gallery: Gallery,
+    probes: Sequence[str],
+    k: int,
+    mode: Mode,
+    page: str | None,
+    picture: str | None,
+    where: Where | None,
+    small_faces: bool,
 ) -> int:
     """Who is this? Ranked candidates for each face of each probe photo."""
-    results = [_searched(gallery, probe, k, mode) for source in probes for probe in find_photos(source)]
+    asked: dict[str, Any] = {"k": k, "mode": mode, "where": where, "small_faces": small_faces}
+    results = [_searched(gallery, probe, asked) for source in probes for probe in find_photos(source)]
     failed = [result for result in results if result.error]
     engine = gallery.engine
     load = lru_cache(maxsize=16)(engine.load)  # the same enrolled photos come up again and again
@@ -260,11 +334,11 @@ def search(
     return SOME_FAILED if failed else 0
 
 
-def _searched(gallery: Gallery, probe: Any, k: int, mode: Mode) -> ProbeResult:
+def _searched(gallery: Gallery, probe: Any, asked: Mapping[str, Any]) -> ProbeResult:
     photo = None
     try:
         photo = gallery.engine.load(probe.source)
-        return ProbeResult(probe.name, photo, tuple(gallery.search(photo, k=k, mode=mode)))
+        return ProbeResult(probe.name, photo, tuple(gallery.search(photo, **asked)))
     except PhotoError as error:
         return ProbeResult(probe.name, photo, error=error.message)
 
@@ -295,7 +369,7 @@ def _print_results(output: Output, results: Sequence[ProbeResult], written: Sequ
             seen = f"detection score {found.face.detection_score:.2f}{_said_quality(found.face.quality)}"
             out.print(f"  face {number} at ({box}), {seen}", style="dim")
             if not found.candidates:
-                out.print("    the gallery is empty")
+                out.print("    no candidate: nobody enrolled, or nobody that passes")
             for c in found.candidates:
                 out.print(
                     f"    {c.rank}. {c.label or '(no label)':24} similarity {c.similarity:6.3f}  "
@@ -341,10 +415,11 @@ def _said_verification(result: Verification, engine: Engine) -> str:
 
 @main.command()
 @click.argument("photo")
+@_small_faces
 @_command()
-def detect(output: Output, engine: Engine, photo: str) -> None:
+def detect(output: Output, engine: Engine, photo: str, small_faces: bool) -> None:
     """Boxes, landmarks and detection scores of every face in a photo."""
-    faces = engine.detect(photo)
+    faces = engine.detect(photo, small_faces=small_faces)
     output.show([_plain_face(face, embedding=False) for face in faces], lambda: _print_faces(output, faces))
 
 
@@ -387,10 +462,11 @@ def _said_quality(quality: Quality | None) -> str:
 
 @main.command()
 @click.argument("photo")
+@_small_faces
 @_command()
-def embed(output: Output, engine: Engine, photo: str) -> None:
+def embed(output: Output, engine: Engine, photo: str, small_faces: bool) -> None:
     """The embedding of every face in a photo, with the id of its embedding space."""
-    faces = engine.embed(photo)
+    faces = engine.embed(photo, small_faces=small_faces)
     space = engine.pipeline.space
     plain = {
         "space": {**to_plain(space), "id": space.id},
@@ -566,6 +642,294 @@ def models_remove(output: Output, engine: Engine, name: str) -> None:
     """Delete a model of your own. Galleries made with it stay, but can't be searched without it."""
     path = remove_model(name, engine.settings.models_dir)
     output.show({"removed": str(path)}, lambda: _print_lines(output, [f"removed {path}"]))
+
+
+# ---- how right is it
+
+_SOURCE = click.argument("source")
+_KEEP = click.option("--keep", metavar="URL", help="A gallery to keep the embeddings in, so that a second run is fast.")
+_NAME = click.option("--name", help="What to call the photos; the name of the folder or file otherwise.")
+
+
+def _labelled(output: Output, engine: Engine, source: str, name: str | None, keep: str | None) -> Labelled:
+    with _bar(output, "embedding", "photos") as bar:
+        return read_labelled(
+            engine, source, name=name, keep=keep, progress=lambda told: bar(told.done, told.total, _faces(told))
+        )
+
+
+def _faces(told: Told) -> str:
+    return f" · {told.enrolled} faces"
+
+
+def _left_out(output: Output, labelled: Labelled | Evaluation) -> int:
+    """Say on the side what could not be used; the exit code that says so, too."""
+    for title, lines in (
+        ("without a face", labelled.faceless),
+        ("under two names, left out", labelled.contested),
+        ("could not be used", [f"{failure.photo}  {failure.message}" for failure in labelled.failures]),
+    ):
+        if lines:
+            output.log.print(f"{len(lines)} photos {title}:", markup=False)
+            for line in lines:
+                output.log.print(f"  {line}", markup=False, soft_wrap=True)
+    return SOME_FAILED if labelled.failures else 0
+
+
+@main.command("evaluate")
+@_SOURCE
+@_NAME
+@_KEEP
+@click.option("--groups", type=click.Path(dir_okay=False), help="CSV with person and group: error rates by group.")
+@click.option("--page", type=click.Path(dir_okay=False), help="Write a self-contained HTML report.")
+@click.option("--picture", type=click.Path(dir_okay=False), help="Write the worst mistakes as a picture sheet.")
+@click.option("--mistakes", default=12, show_default=True, type=click.IntRange(1, 200), help="How many of either kind.")
+@click.option("--rounds", default=1000, show_default=True, type=click.IntRange(100, 100_000), help="Of the bootstrap.")
+@_command()
+def evaluate_command(
+    output: Output,
+    engine: Engine,
+    source: str,
+    name: str | None,
+    keep: str | None,
+    groups: str | None,
+    page: str | None,
+    picture: str | None,
+    mistakes: int,
+    rounds: int,
+) -> int:
+    """How right is it on photos of people you know? Error rates with intervals, curves, the worst mistakes.
+
+    SOURCE: a folder with a folder per person, a CSV of pairs (photo_a, photo_b, same), or a gallery.
+    """
+    by_person = read_groups(groups) if groups else None
+    labelled = _labelled(output, engine, source, name, keep)
+    told = evaluate(engine, labelled, groups=by_person, mistakes=mistakes, rounds=rounds)
+    load = lru_cache(maxsize=16)(engine.load)
+    if page:
+        write_evaluation_page(page, told, load)
+    if picture:
+        write_mistakes(picture, told, load)
+    output.show(told, lambda: _print_evaluation(output, told, [path for path in (picture, page) if path]))
+    return _left_out(output, told)
+
+
+def _print_evaluation(output: Output, told: Evaluation, written: Sequence[str]) -> None:
+    pairs = told.pairs
+    lines = [
+        f"{told.name}: {told.photos:,} photos of {told.people:,} people, {len(told.faceless)} without a face; "
+        f"{told.genuine_trials:,} genuine and {told.impostor_trials:,} impostor pairs",
+        f"AUC {pairs.auc:.5f}, EER {pairs.eer:.3%} ({pairs.eer_interval.low:.3%}–{pairs.eer_interval.high:.3%})",
+    ]
+    if told.identification is not None:
+        lines.append(f"right person first: {told.identification.rank_1:.2%} of {told.identification.probes:,} searches")
+    _print_lines(output, lines)
+    table = Table("threshold", "", "FMR (95 %)", "FNMR (95 %)", box=None)
+    rows = [("match, in use", told.match), ("review, in use", told.review)]
+    for label, point in [*rows, *((f"for FMR {at.fmr:g}", at.point) for at in pairs.at_fmr)]:
+        if point is not None:
+            table.add_row(f"{point.threshold:.3f}", label, *_rates(point))
+    output.console.print(table)
+    for each in told.open_set:
+        output.console.print(
+            f"{each.people:,} people enrolled, at {each.threshold:.3f}: FPIR {each.fpir:.2%} "
+            f"({each.fpir_range.low:.2%}–{each.fpir_range.high:.2%}), FNIR {each.fnir:.2%} "
+            f"({each.fnir_range.low:.2%}–{each.fnir_range.high:.2%})"
+        )
+    for group in told.groups:
+        rates = "too few pairs" if group.point is None else "FMR {}, FNMR {}".format(*_rates(group.point))
+        output.console.print(f"{group.group}: {group.people} people, {rates}", markup=False)
+    _print_lines(output, [f"wrote {path}" for path in written])
+
+
+def _rates(point: OperatingPoint) -> tuple[str, str]:
+    fmr, fnmr = point.fmr_interval, point.fnmr_interval
+    return (
+        f"{point.fmr:.2g} ({fmr.low:.2g}–{fmr.high:.2g})",
+        f"{point.fnmr:.2%} ({fnmr.low:.2%}–{fnmr.high:.2%})",
+    )
+
+
+@main.command()
+@click.argument("source", required=False)
+@_NAME
+@_KEEP
+@click.option("--metric", "feature", type=click.Choice(FEATURES), default="similarity", help="What is regressed on.")
+@click.option("--rescale", is_flag=True, help="Confidences become 51–100 from the match threshold on, 0–49 below.")
+@click.option("--match-fmr", default=1e-4, show_default=True, type=float, help="False match rate of a match.")
+@click.option("--review-fmr", default=1e-3, show_default=True, type=float, help="False match rate of a review.")
+@click.option("--plot", "plot_to", type=click.Path(dir_okay=False), help="Draw the reliability curve (PNG, SVG).")
+@click.option("--dry-run", is_flag=True, help="Measure, and keep nothing.")
+@click.option("--show", is_flag=True, help="Show the calibration in use for the default model, and where it is kept.")
+@click.option("--remove", is_flag=True, help="Remove your own; the shipped one holds again.")
+@_command()
+def calibrate(
+    output: Output,
+    engine: Engine,
+    source: str | None,
+    name: str | None,
+    keep: str | None,
+    feature: Feature,
+    rescale: bool,
+    match_fmr: float,
+    review_fmr: float,
+    plot_to: str | None,
+    dry_run: bool,
+    show: bool,
+    remove: bool,
+) -> int:
+    """Thresholds and confidence of your own, from photos of people you know; kept for the model they were made with.
+
+    SOURCE as for evaluate: a folder with a folder per person, a CSV of pairs, or a gallery.
+    """
+    if (source is not None) + show + remove != 1:
+        raise click.UsageError("give photos to calibrate on, or one of --show and --remove")
+    folder = engine.settings.data_dir
+    if remove:
+        removed = forget_policy(engine.space, folder)
+        text = "removed; the shipped calibration holds again" if removed else "there was none of your own"
+        output.show({"removed": removed}, lambda: output.console.print(text))
+        return 0
+    if show:
+        kept = kept_policy(engine.space, folder)
+        facts = {
+            "space": str(engine.space),
+            "path": str(policy_path(engine.space, folder)) if kept else None,
+            "source": kept.source if kept else None,
+            "policy": engine.policy,
+        }
+        output.show(facts, lambda: _print_policy(output, engine, str(facts["path"] or "shipped with Facedex")))
+        return 0
+    assert source is not None
+    labelled = _labelled(output, engine, source, name, keep)
+    study = calibrate_on(labelled, feature=feature, rescale=rescale, match_fmr=match_fmr, review_fmr=review_fmr)
+    if plot_to and study.reliability:
+        figures.save_figure(figures.reliability_figure(study.reliability), plot_to)
+    path = None if dry_run else keep_policy(labelled.space, study.kept, folder)
+    plain = {"kept": path, "source": study.kept.source, "policy": study.policy, "why_not_checked": study.why_not}
+    output.show(plain, lambda: _print_study(output, study, path))
+    return _left_out(output, labelled)
+
+
+def _print_study(output: Output, study: CalibrationStudy, path: Path | None) -> None:
+    policy = study.policy
+    table = Table("threshold", "", "FMR (95 %)", "FNMR (95 %)", "confidence there", box=None)
+    for label, point in (("match", policy.match), ("review", policy.review)):
+        table.add_row(f"{point.threshold:.3f}", label, *_rates(point), f"{policy.confidence(point.threshold):.1f} %")
+    output.console.print(table)
+    if not study.measured_thresholds:
+        output.console.print(
+            f"{policy.match.impostor_trials:,} impostor pairs do not support thresholds of your own at these rates; "
+            "the shipped ones stand, with their error rates on these photos."
+        )
+    output.console.print(_checked(study.reliability) or f"not checked: {study.why_not}", markup=False)
+    output.console.print(f"kept at {path}" if path else "not kept", markup=False, soft_wrap=True)
+
+
+def _checked(told: Reliability | None) -> str:
+    if told is None:
+        return ""
+    return (
+        f"on people it was not fitted on ({told.folds} folds): expected calibration error {told.ece:.2f} %, "
+        f"log loss {told.log_loss:.4f}, Cllr {told.cllr:.4f} bits"
+    )
+
+
+def _print_policy(output: Output, engine: Engine, where: str) -> None:
+    policy = engine.policy
+    calibration = policy.calibration
+    lines = [f"{engine.space}: {where}"]
+    for label, point in (("match", policy.match), ("review", policy.review)):
+        lines.append(
+            f"{label:8} from similarity {point.threshold:.3f}: FMR {_rates(point)[0]}, FNMR {_rates(point)[1]}"
+        )
+    lines += [
+        f"confidence by {calibration.feature}, slope {calibration.slope:.2f}, intercept {calibration.intercept:.2f}"
+        + (", rescaled to 51–100 and 0–49" if calibration.bands else ""),
+        f"measured on {calibration.dataset}, {policy.match.genuine_trials:,} genuine and "
+        f"{policy.match.impostor_trials:,} impostor pairs, {calibration.date}",
+    ]
+    _print_lines(output, lines)
+
+
+@main.group()
+def plot() -> None:
+    """Pictures of scores and embeddings: PNG, SVG, or an HTML page to move about in."""
+
+
+_OUT = click.option(
+    "-o", "--out", multiple=True, required=True, type=click.Path(dir_okay=False),
+    help="Where to: .png or .svg (need facedex[plot]), or .html; may be repeated.",
+)  # fmt: skip
+
+
+@plot.command("scores")
+@_SOURCE
+@_NAME
+@_KEEP
+@_OUT
+@_command()
+def plot_scores(
+    output: Output, engine: Engine, source: str, name: str | None, keep: str | None, out: Sequence[str]
+) -> int:
+    """Densities of genuine and impostor similarities, the thresholds drawn. SOURCE as for evaluate."""
+    kinds = [_kind(path) for path in out]
+    labelled = _labelled(output, engine, source, name, keep)
+    policy = policy_of(engine, labelled)
+    points = {} if policy is None else {"match": policy.match.threshold, "review": policy.review.threshold}
+    told = evaluate(engine, labelled, mistakes=1, rounds=200, draws=1)
+    title = f"{labelled.name}: {told.genuine_trials:,} genuine, {told.impostor_trials:,} impostor pairs"
+    for path, kind in zip(out, kinds, strict=True):
+        if kind == "html":
+            interactive.write_scores_page(path, told.density, told.pairs.curve, points, title)
+        else:
+            figures.save_figure(figures.scores_figure(told.density, points, title), path)
+    output.show({"written": list(out)}, lambda: _print_lines(output, [f"wrote {path}" for path in out]))
+    return _left_out(output, labelled)
+
+
+@plot.command("embeddings")
+@click.argument("sources", nargs=-1, required=True)
+@_KEEP
+@_OUT
+@click.option("--dimensions", type=click.Choice(["2", "3"]), default="2", show_default=True)
+@click.option("--method", type=click.Choice(["pca", "umap"]), default="pca", help="umap needs facedex[umap].")
+@_command()
+def plot_embeddings(
+    output: Output,
+    engine: Engine,
+    sources: Sequence[str],
+    keep: str | None,
+    out: Sequence[str],
+    dimensions: str,
+    method: LayoutMethod,
+) -> int:
+    """Faces as points, coloured by person. SOURCES: folders, or galleries, of one model or several, side by side."""
+    kinds = [_kind(path) for path in out]
+    read = [_labelled(output, engine, source, None, keep) for source in sources]
+    panels = [
+        figures.Panel(
+            f"{labelled.name} · {labelled.space.model}",
+            lay_out(labelled.embeddings, int(dimensions), method),
+            labelled.labels,
+            [f"{face.label} · {os.path.basename(face.photo or '')}" for face in labelled.faces],
+        )
+        for labelled in read
+    ]
+    for path, kind in zip(out, kinds, strict=True):
+        if kind == "html":
+            interactive.write_embeddings_page(path, panels, "Faces by their embeddings")
+        else:
+            figures.save_figure(figures.embeddings_figure(panels), path)
+    output.show({"written": list(out)}, lambda: _print_lines(output, [f"wrote {path}" for path in out]))
+    return max(_left_out(output, labelled) for labelled in read)
+
+
+def _kind(path: str) -> str:
+    kind = Path(path).suffix.lower().lstrip(".")
+    if kind not in ("png", "svg", "html"):
+        raise click.UsageError(f"--out takes a .png, .svg or .html file, got {path!r}")
+    return kind
 
 
 def _plain_paths(paths: Mapping[str, Path]) -> dict[str, str]:

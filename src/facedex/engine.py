@@ -8,20 +8,27 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import compress, islice
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
 
 from facedex.decide import DecisionPolicy, policy_for
-from facedex.errors import ArgumentInvalid, NoFaceFound, NotCalibrated, PhotoError, SpaceMismatch
+from facedex.errors import (
+    ArgumentInvalid,
+    FacedexError,
+    ModelOutOfMemory,
+    NoFaceFound,
+    NotCalibrated,
+    PhotoError,
+    SpaceMismatch,
+)
 from facedex.models.added import find as find_model
 from facedex.models.catalog import DEFAULT_EMBEDDER
+from facedex.models.runtime import usable_cores
 from facedex.search.projection import Mode, Projection, SavedIndex
 from facedex.settings import Settings
 from facedex.stores.contract import Added, PhotoRecord, Store
@@ -44,7 +51,10 @@ from facedex.types import (
     Where,
 )
 from facedex.vision.attributes import ACTIONS, Classifier, check_actions, describe
-from facedex.vision.images import Limits, PhotoInput, RawPhoto, read_photo
+from facedex.vision.decoding import Limits
+from facedex.vision.flow import Looked, flow
+from facedex.vision.images import PhotoInput, RawPhoto, read_photo
+from facedex.vision.levels import Levels
 from facedex.vision.pipeline import FacePipeline
 from facedex.vision.sources import PhotoSource, find_photos, is_single
 
@@ -53,8 +63,6 @@ DEFAULT_SPACE = DEFAULT_EMBEDDER.space
 FacesPerPhoto = Literal["main", "all"]
 
 _PHOTOS_AT_ONCE = 16
-_VALUES_AT_ONCE = 192_000_000  # 64 megapixels of RGB
-_AHEAD = 4
 _LOOKS = 3
 
 
@@ -76,7 +84,7 @@ class Engine:
     pipeline  detector and embedder, ready made; None: those named, loaded on first use.
     detector, embedder
               names of models, of the catalog or added (``facedex models list``); None: those of the settings.
-    policy    thresholds and confidence; None: the measured policy of the embedder's space.
+    policy    thresholds and confidence; None: the measured policy of the embedder's space, the user's own first.
     settings  limits, threads, folders and models; None: from the environment.
     Raises    ModelUnknown; ArgumentInvalid for a model of another task.
     """
@@ -124,7 +132,7 @@ class Engine:
         Raises  NotCalibrated when nobody measured them there; ``known_policy`` is None then.
         """
         if self._policy is None:
-            self._policy = policy_for(self.space)
+            self._policy = policy_for(self.space, self.settings.data_dir)
         return self._policy
 
     @property
@@ -145,20 +153,30 @@ class Engine:
         """Decode a photo within the limits of the settings; see ``vision.images.load_photo``."""
         return source if isinstance(source, Photo) else self.read(source, bgr=bgr).decode()
 
-    def detect(self, source: PhotoInput | Photo, *, bgr: bool = False) -> list[Face]:
-        """Every face of a photo, largest first; an empty list when there is none."""
-        return self.pipeline.detect([self.load(source, bgr=bgr).pixels])[0]
+    def detect(self, source: PhotoInput | Photo, *, small_faces: bool = False, bgr: bool = False) -> list[Face]:
+        """Every face of a photo, largest first; an empty list when there is none.
 
-    def embed(self, source: PhotoInput | Photo, *, bgr: bool = False) -> list[Face]:
+        small_faces  look a second time at the full size, for faces below about a fiftieth of the photo's longer side.
+        """
+        return self.pipeline.find(self._levels(source, bgr)[0], small_faces=small_faces)
+
+    def embed(self, source: PhotoInput | Photo, *, small_faces: bool = False, bgr: bool = False) -> list[Face]:
         """Every face of a photo with its embedding, largest first.
 
-        Raises  NoFaceFound: a photo without a face has no embedding.
+        small_faces  as for ``detect``.
+        Raises       NoFaceFound: a photo without a face has no embedding.
         """
-        photo = self.load(source, bgr=bgr)
-        faces = self.pipeline.faces([photo.pixels])[0]
+        levels, link = self._levels(source, bgr)
+        faces = self.pipeline.embedded(levels, small_faces=small_faces)
         if not faces:
-            raise no_face_found(photo.link or "the photo", photo)
+            raise no_face_found(link or "the photo", levels.width, levels.height)
         return faces
+
+    def _levels(self, source: PhotoInput | Photo, bgr: bool) -> tuple[Levels, str | None]:
+        if isinstance(source, Photo):
+            return Levels.of(source.pixels), source.link
+        raw = self.read(source, bgr=bgr)
+        return raw.levels(), raw.link
 
     def analyze(
         self, probe: PhotoInput | Photo, *, actions: Sequence[str] = ACTIONS, bgr: bool = False
@@ -175,7 +193,7 @@ class Engine:
         faces = self.detect(photo)
         described = describe(photo.pixels, faces, {action: self._classifier(action) for action in chosen})
         if not described:
-            raise no_face_found(photo.link or "the photo", photo)
+            raise no_face_found(photo.link or "the photo", photo.width, photo.height)
         return described
 
     def _classifier(self, task: str) -> Classifier:
@@ -220,7 +238,7 @@ class Gallery:
     def __init__(self, engine: Engine, store: Store) -> None:
         self.engine = engine
         self.store = store
-        self._projection = Projection(store)
+        self._projection = Projection(store, engine.settings.indexes_dir)
 
     # ---- enroll
 
@@ -231,6 +249,7 @@ class Gallery:
         label: str | None = None,
         metadata: Metadata | None = None,
         faces: FacesPerPhoto | None = None,
+        small_faces: bool = False,
         min_quality: float = 0.0,
         bgr: bool = False,
         progress: Callable[[Progress], None] | None = None,
@@ -240,6 +259,7 @@ class Gallery:
         label     the person; ``"folder"``: the name of the folder each photo lies in; None: unknown.
         faces     ``"main"``: the largest face of each photo, ``"all"``: every face. By default the main face
                   when there is a label, for a name belongs to one face, and all faces when there is none.
+        small_faces  as for ``Engine.detect``.
         min_quality
                   0…1: faces of a lower ``Quality.score`` are not enrolled; the report says which, and what is wrong
                   with them. A photo none of whose faces is good enough is looked at again the next time.
@@ -260,14 +280,23 @@ class Gallery:
         every = label is None if faces is None else faces == "all"
         self._check_space()
         started = time.perf_counter()
-        run = _Enrollment(self, label, dict(metadata or {}), every, min_quality, raises=is_single(source))
+        run = _Enrollment(
+            self,
+            label,
+            dict(metadata or {}),
+            every=every,
+            small=small_faces,
+            min_quality=min_quality,
+            bgr=bgr,
+            raises=is_single(source),
+        )
         found = find_photos(source, report=run.failures.append)
         # A generator may hold more frames than memory does; of everything else the number is worth knowing.
         sources = found if isinstance(source, Iterator) else list(found)
         total = len(sources) if isinstance(sources, list) else None
         done = 0
-        for batch in run.batches(sources, bgr):
-            run.enroll(batch)
+        for batch in run.batches(sources):
+            run.store(batch)
             done += len(batch)
             if progress is not None:
                 progress(Progress(done, total, run.enrolled))
@@ -282,24 +311,25 @@ class Gallery:
         k: int = 5,
         where: Where | None = None,
         mode: Mode = "auto",
+        small_faces: bool = False,
         bgr: bool = False,
     ) -> list[Found]:
         """Who is this? The k most similar enrolled faces for each face of the probe photo, largest face first.
 
         where    only templates that pass are candidates.
         mode     "exact", "ann" (by the approximate index) or "auto"; see ``search.projection.Projection.search``.
+        small_faces  as for ``Engine.detect``.
         Returns  one entry for each face; fewer than k candidates only where the gallery has no more.
         Raises   NoFaceFound, PhotoError; SpaceMismatch when the gallery was made with another model; StoreError.
         """
         if k < 1:
             raise ArgumentInvalid(f"k must be at least 1, got {k}.", k=k)
         self._check_space()
-        faces = self.engine.embed(probe, bgr=bgr)
+        faces = self.engine.embed(probe, small_faces=small_faces, bgr=bgr)
         probes = np.stack([face.embedding for face in faces if face.embedding is not None])
-        allowed = None if where is None else self.store.ids(where)
         threads = self.engine.settings.threads
         for _ in range(_LOOKS):
-            similarities, ids = self._projection.search(probes, k, mode=mode, threads=threads, where=allowed)
+            similarities, ids = self._projection.search(probes, k, mode=mode, threads=threads, where=where)
             wanted = {int(id) for id in ids.flat if id >= 0}
             stored = {each.id: each for each in self.store.get(sorted(wanted))}
             if len(stored) == len(wanted):
@@ -432,28 +462,35 @@ def _candidate(rank: int, similarity: float, stored: StoredTemplate, policy: Dec
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Read:
-    """A photo of a batch: known already, decoded, or failed."""
+class _Seen:
+    """A photo that was looked at: known already when it has no digest, or failed."""
 
     source: PhotoSource
-    photo: Photo | None = None
-    error: PhotoError | None = None
+    digest: str | None = None
+    link: str | None = None
+    size: tuple[int, int] = (0, 0)
+    passed_over: int = 0
+    low: tuple[Face, ...] = ()
+    error: FacedexError | None = None
 
 
 class _Enrollment:
-    """One call of ``Gallery.enroll``: reads ahead, skips what is known, embeds and stores batch by batch."""
+    """One call of ``Gallery.enroll``: looks at what is not known on all cores, stores batch by batch."""
 
     def __init__(
         self,
         gallery: Gallery,
         label: str | None,
         metadata: Metadata,
-        every: bool,
-        min_quality: float,
         *,
+        every: bool,
+        small: bool,
+        min_quality: float,
+        bgr: bool,
         raises: bool,
     ) -> None:
-        self.gallery, self.label, self.metadata, self.every, self.raises = gallery, label, metadata, every, raises
+        self.gallery, self.label, self.metadata = gallery, label, metadata
+        self.every, self.small, self.bgr, self.raises = every, small, bgr, raises
         self.min_quality = min_quality
         self.enrolled = self.already = self.passed_over = 0
         self.faceless: list[str] = []
@@ -461,97 +498,75 @@ class _Enrollment:
         self.conflicts: list[PhotoFailure] = []
         self.failures: list[PhotoFailure] = []
 
-    def batches(self, sources: Iterable[PhotoSource], bgr: bool) -> Iterator[list[_Read]]:
-        """Read and decode a little ahead on all cores, in order; memory is bounded by pixels, not by photos."""
-        with ThreadPoolExecutor(os.cpu_count()) as workers:
-            waiting: deque[Future[_Read]] = deque()
-            batch: list[_Read] = []
-            upcoming = iter(sources)
-            try:
-                while True:
-                    waiting.extend(
-                        workers.submit(self._read, source, bgr) for source in islice(upcoming, _AHEAD - len(waiting))
-                    )
-                    if not waiting:
-                        break
-                    batch.append(waiting.popleft().result())
-                    pixels = sum(read.photo.pixels.size for read in batch if read.photo)
-                    if len(batch) == _PHOTOS_AT_ONCE or pixels > _VALUES_AT_ONCE:
-                        yield batch
-                        batch = []
-                if batch:
-                    yield batch
-            finally:
-                for future in waiting:
-                    future.cancel()
+    def batches(self, sources: Iterable[PhotoSource]) -> Iterator[list[tuple[_Seen, list[Face]]]]:
+        """Photos with their embedded faces, in order, as many as are stored in one transaction."""
+        engine = self.gallery.engine
+        seen = flow(sources, self._look, engine.pipeline.embedder.embed, engine.settings.threads or usable_cores())
+        while batch := list(islice(seen, _PHOTOS_AT_ONCE)):
+            yield batch
 
-    def _read(self, source: PhotoSource, bgr: bool) -> _Read:
+    def _look(self, source: PhotoSource) -> Looked[_Seen]:
+        """From the source to aligned crops of the faces to be enrolled; on any thread."""
         try:
-            raw = self.gallery.engine.read(source.source, bgr=bgr)
+            raw = self.gallery.engine.read(source.source, bgr=self.bgr)
             labels = self.gallery.store.known([raw.digest]).get(raw.digest)
             if labels is not None and (not labels or self._label_of(source) in labels):
-                return _Read(source)
-            return _Read(source, raw.decode())
-        except PhotoError as error:
-            return _Read(source, error=error)
+                return Looked(_Seen(source))
+            pipeline, photo = self.gallery.engine.pipeline, raw.levels()
+            found = pipeline.find(photo, small_faces=self.small)
+            faces, crops = pipeline.crops(photo, found, None if self.every else 1)
+            passed_over = 0 if self.every else max(0, len(found) - 1)
+            good = [face.quality is None or face.quality.score >= self.min_quality for face in faces]
+            low = tuple(face for face, enough in zip(faces, good, strict=True) if not enough)
+            seen = _Seen(source, raw.digest, raw.link, (photo.width, photo.height), passed_over, low)
+            return Looked(seen, tuple(compress(faces, good)), crops[good])
+        except (PhotoError, ModelOutOfMemory) as error:
+            return Looked(_Seen(source, error=error))
 
     def _label_of(self, source: PhotoSource) -> str | None:
         return source.folder if self.label == "folder" else self.label
 
-    def enroll(self, batch: Sequence[_Read]) -> None:
-        """Embed a batch and store it in one transaction."""
-        for read in batch:
-            if read.error is not None:
-                self._failed(read.source, read.error)
-            elif read.photo is None:
-                self.already += 1
-        fresh = [(read.source, read.photo) for read in batch if read.photo is not None]
-        if not fresh:
-            return
-        engine, space = self.gallery.engine, self.gallery.engine.space
+    def store(self, batch: Sequence[tuple[_Seen, list[Face]]]) -> None:
+        """Store a batch in one transaction."""
         records, sources = [], []
-        for (source, photo), faces in zip(
-            fresh, engine.pipeline.faces([photo.pixels for _, photo in fresh]), strict=True
-        ):
-            if not faces:
-                self._no_face(source, photo)
-            wanted = faces if self.every else faces[:1]
-            self.passed_over += len(faces) - len(wanted)
-            kept = [face for face in wanted if self._good_enough(source, face)]
-            if wanted and not kept:  # not recorded, or a lower minimum would find the photo known and pass it over
-                continue
-            sources.append(source)
-            records.append(PhotoRecord(photo.digest, tuple(self._template(source, photo, face) for face in kept)))
-        outcomes = self.gallery.store.add(records, space)
-        for source, added in zip(sources, outcomes, strict=True):
+        for seen, faces in batch:
+            if seen.error is not None:
+                self._failed(seen.source, seen.error)
+            elif seen.digest is None:
+                self.already += 1
+            else:
+                self.passed_over += seen.passed_over
+                self.low_quality += [self._low_quality(seen, face) for face in seen.low]
+                if not faces and seen.low:  # not recorded: a lower minimum would find the photo known and pass it over
+                    continue
+                if not faces:
+                    self._no_face(seen)
+                templates = tuple(self._template(seen, seen.digest, face) for face in faces)
+                records.append(PhotoRecord(seen.digest, templates))
+                sources.append(seen.source)
+        if not records:
+            return
+        for source, added in zip(sources, self.gallery.store.add(records, self.gallery.engine.space), strict=True):
             self._tally(source, added)
 
-    def _good_enough(self, source: PhotoSource, face: Face) -> bool:
-        if not self.min_quality:
-            return True
-        quality = face.quality
-        assert quality is not None
-        if quality.score >= self.min_quality:
-            return True
+    def _low_quality(self, seen: _Seen, face: Face) -> PhotoFailure:
+        assert face.quality is not None
         x1, y1, x2, y2 = (round(v) for v in face.box)
-        faults = ", ".join(quality.faults) or "no single fault stands out"
-        message = (
-            f"face at ({x1}, {y1}, {x2}, {y2}) has quality {quality.score:.2f}, below {self.min_quality}: {faults}"
-        )
-        self.low_quality.append(PhotoFailure(source.name, "low_quality", message))
-        return False
+        faults = ", ".join(face.quality.faults) or "no single fault stands out"
+        message = f"face at ({x1}, {y1}, {x2}, {y2}) has quality {face.quality.score:.2f}, below {self.min_quality}"
+        return PhotoFailure(seen.source.name, "low_quality", f"{message}: {faults}")
 
-    def _template(self, source: PhotoSource, photo: Photo, face: Face) -> Template:
+    def _template(self, seen: _Seen, digest: str, face: Face) -> Template:
         assert face.embedding is not None
         return Template(
-            photo_digest=photo.digest,
+            photo_digest=digest,
             box=face.box,
             landmarks=face.landmarks,
             detection_score=face.detection_score,
             embedding=face.embedding,
             space_id=self.gallery.engine.space.id,
-            link=photo.link,
-            label=self._label_of(source),
+            link=seen.link,
+            label=self._label_of(seen.source),
             metadata=self.metadata,
         )
 
@@ -568,12 +583,12 @@ class _Enrollment:
         if added and not any(each.new for each in added):
             self.already += 1
 
-    def _no_face(self, source: PhotoSource, photo: Photo) -> None:
+    def _no_face(self, seen: _Seen) -> None:
         if self.raises:
-            raise no_face_found(source.name, photo)
-        self.faceless.append(source.name)
+            raise no_face_found(seen.source.name, *seen.size)
+        self.faceless.append(seen.source.name)
 
-    def _failed(self, source: PhotoSource, error: PhotoError) -> None:
+    def _failed(self, source: PhotoSource, error: FacedexError) -> None:
         if self.raises:
             raise error
         self.failures.append(PhotoFailure(source.name, error.code, error.message))
@@ -592,9 +607,9 @@ class _Enrollment:
         )
 
 
-def no_face_found(name: str, photo: Photo) -> NoFaceFound:
+def no_face_found(name: str, width: int, height: int) -> NoFaceFound:
     return NoFaceFound(
-        f"no face found in {name} ({photo.width} × {photo.height} pixels). "
+        f"no face found in {name} ({width} × {height} pixels). "
         "Give a photo in which a face is visible and at least 20 pixels wide.",
         photo=name,
     )

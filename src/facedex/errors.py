@@ -18,6 +18,9 @@ FacedexError
 │   ├── ModelInvalid           a file that is not the model its card describes
 │   ├── ModelDriverMissing     reading the published file needs an extra that is not installed
 │   ├── LicenceUnstated        nobody says under which licence the weights are, and that was not accepted
+│   ├── ModelFailed            a loaded network stopped working: a device that vanished, a driver that gave up
+│   ├── ModelOutOfMemory       one photo or face needs more memory than there is; batches are split before
+│   ├── RuntimeUnavailable     the runtime, or the device asked of it, is not there
 │   ├── WeightsMissing         not in the cache, and fetching was not allowed
 │   ├── WeightsUnavailable     the package registry could not deliver them
 │   └── WeightsCorrupt         the SHA-256 is not the pinned one
@@ -30,6 +33,13 @@ FacedexError
 │   ├── IndexVersion           a saved index written by a newer Facedex
 │   ├── IndexUnavailable       a saved index that cannot be read or written: missing, forbidden, no space
 │   └── SearchDriverMissing    the index needs an extra that is not installed
+├── StudyError
+│   ├── PairsUnreadable        a list of pairs that cannot be read as one
+│   ├── TrialsTooFew           no genuine or no impostor pairs: there are no error rates without both
+│   └── PolicyUnreadable       a kept calibration that is damaged, of another space, or of a newer Facedex
+├── OutputError
+│   ├── OutputUnwritable       a file could not be written where it was wanted
+│   └── PlotDriverMissing      the drawing needs an extra that is not installed
 └── StoreError
     ├── StoreUnknown           no adapter for that URL scheme
     ├── StoreDriverMissing     the adapter needs an extra that is not installed
@@ -64,10 +74,15 @@ __all__ = [
     "LicenceUnstated",
     "ModelDriverMissing",
     "ModelError",
+    "ModelFailed",
     "ModelInvalid",
+    "ModelOutOfMemory",
     "ModelUnknown",
     "NoFaceFound",
     "NotCalibrated",
+    "OutputError",
+    "OutputUnwritable",
+    "PairsUnreadable",
     "PhotoArrayInvalid",
     "PhotoError",
     "PhotoLinkRefused",
@@ -75,6 +90,9 @@ __all__ = [
     "PhotoTooLarge",
     "PhotoUnavailable",
     "PhotoUnreadable",
+    "PlotDriverMissing",
+    "PolicyUnreadable",
+    "RuntimeUnavailable",
     "SearchDriverMissing",
     "SearchError",
     "SourceEmpty",
@@ -90,6 +108,8 @@ __all__ = [
     "StoreUnavailable",
     "StoreUnknown",
     "StoreVersion",
+    "StudyError",
+    "TrialsTooFew",
     "WeightsCorrupt",
     "WeightsMissing",
     "WeightsUnavailable",
@@ -181,6 +201,15 @@ class ModelDriverMissing(ModelError): ...
 class LicenceUnstated(ModelError): ...
 
 
+class ModelFailed(ModelError): ...
+
+
+class ModelOutOfMemory(ModelError): ...
+
+
+class RuntimeUnavailable(ModelError): ...
+
+
 class WeightsMissing(ModelError): ...
 
 
@@ -215,6 +244,27 @@ class IndexUnavailable(SearchError): ...
 
 
 class SearchDriverMissing(SearchError): ...
+
+
+class StudyError(FacedexError): ...
+
+
+class PairsUnreadable(StudyError): ...
+
+
+class TrialsTooFew(StudyError): ...
+
+
+class PolicyUnreadable(StudyError): ...
+
+
+class OutputError(FacedexError): ...
+
+
+class OutputUnwritable(OutputError): ...
+
+
+class PlotDriverMissing(OutputError): ...
 
 
 class StoreError(FacedexError): ...

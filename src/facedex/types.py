@@ -28,7 +28,9 @@ Embedding: TypeAlias = npt.NDArray[np.float32]
 Embeddings: TypeAlias = npt.NDArray[np.float32]
 """``(N, D)`` float32, each row of L2 norm 1."""
 
-Metadata: TypeAlias = Mapping[str, str | int | float | bool | None]
+MetadataValue: TypeAlias = str | int | float | bool | None
+
+Metadata: TypeAlias = Mapping[str, MetadataValue]
 """What a user says of a template beyond its label: flat, JSON values only."""
 
 

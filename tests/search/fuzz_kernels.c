@@ -137,7 +137,7 @@ static void check_scans(const Kernel *kernel)
 
 static void check_products(const Kernel *kernel)
 {
-    const size_t D = 1 + below(70), n = 1 + below(70), P = 1 + below(14), apart = D + below(9);
+    const size_t D = 1 + below(draw() % 8 ? 70 : 600), n = 1 + below(70), P = 1 + below(40), apart = D + below(9);
     const size_t blocks = (n + BLOCK - 1) / BLOCK, stride = blocks * BLOCK + below(20);
     float *rows = malloc(n * D * 4), *probes = malloc(((P - 1) * apart + D) * 4);
     float *out = malloc(((P - 1) * stride + blocks * BLOCK) * 4);
@@ -167,6 +167,22 @@ static void check_products(const Kernel *kernel)
                 facedex_reach_portable(out + q * stride, blocks, cut, expected) ||
             memcmp(masks, expected, blocks * 4) != 0)
             printf("%s: reach differs\n", kernel->name), exit(1);
+        if (kernel->largest(out + q * stride, blocks) != facedex_largest_portable(out + q * stride, blocks))
+            printf("%s: largest differs\n", kernel->name), exit(1);
+        double *wide = malloc((D + 7) / 8 * 8 * sizeof *wide), scores[GATHER], by_itself[GATHER];
+        const double square = kernel->widen(probe, D, wide);
+        if (!(fabs(square - facedex_widen_portable(probe, D, wide)) <= 1e-12 * square))
+            printf("%s: widen differs, D %zu\n", kernel->name, D), exit(1);
+        const float *some[GATHER];
+        const size_t gathered = 1 + below(GATHER);
+        for (size_t i = 0; i < gathered; i++)
+            some[i] = rows + below(n) * D;
+        kernel->widen(probe, D, wide);
+        kernel->dot_gather(some, gathered, D, wide, scores);
+        facedex_dot_gather_portable(some, gathered, D, wide, by_itself);
+        if (memcmp(scores, by_itself, gathered * sizeof *scores) != 0)
+            printf("%s: dot_gather differs, D %zu\n", kernel->name, D), exit(1);
+        free(wide);
     }
     double square = 0;
     for (size_t d = 0; d < D; d++)
@@ -192,7 +208,7 @@ static int order(const void *left, const void *right)
 static void check_search(const Kernel *kernel)
 {
     const size_t dims[] = {1, 2, 3, 7, 8, 31, 32, 100, 128, 129, 192, 260, 512};
-    const size_t D = dims[below(13)], n = 1 + below(draw() % 4 ? 300 : 3000), Q = 1 + below(draw() % 3 ? 6 : 60);
+    const size_t D = dims[below(13)], n = 1 + below(draw() % 4 ? 300 : 3000), Q = 1 + below(draw() % 3 ? 6 : 260);
     const size_t k = 1 + below(draw() % 4 ? 12 : n + 3), Dp = facedex_padded(D), blocks = (n + BLOCK - 1) / BLOCK;
     const size_t n_stats = STAT_LANES + 2 * facedex_chunks(D);
     float *rows = malloc(n * D * 4), *probes = malloc(Q * D * 4), *mean = calloc(Dp, 4);

@@ -297,6 +297,16 @@ def test_a_filter_does_not_bring_back_the_removed(copy: Path, probes: Rows) -> N
         assert np.isin(ids[ids >= 0], allowed[1::2]).all()
 
 
+def test_a_mask_and_a_predicate_say_the_same_as_ids(copy: Path, probes: Rows) -> None:
+    index = ApproximateIndex.open(copy)
+    index.remove(IDS[:7])
+    wanted = index.search(probes, 10, where=IDS[::3])[1]
+    np.testing.assert_array_equal(index.search(probes, 10, where=np.isin(index.ids, IDS[::3]))[1], wanted)
+    np.testing.assert_array_equal(index.search(probes, 10, where=lambda ids: np.isin(ids, IDS[::3]))[1], wanted)
+    with pytest.raises(ArgumentInvalid, match="mask"):
+        index.search(probes, 10, where=np.ones(3, np.bool_))
+
+
 # ---- building ----
 
 

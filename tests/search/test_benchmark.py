@@ -9,16 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.search import data
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-from search import data  # noqa: E402
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_quick_benchmark_writes_its_table(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "search" / "run.py"), "--mode", "quick", "--out", str(tmp_path)],
-        capture_output=True, text=True, check=False,
+        [sys.executable, "-m", "benchmarks.search.run", "--mode", "quick", "--out", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (report,) = [json.loads(p.read_text()) for p in tmp_path.glob("*.json")]

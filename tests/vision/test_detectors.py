@@ -13,8 +13,9 @@ from facedex.errors import ArgumentInvalid, ModelInvalid, PhotoArrayInvalid
 from facedex.models.contract import Detector
 from facedex.models.runtime import Port
 from facedex.types import Box, RgbImage
-from facedex.vision.detectors import YuNet, shrink, suppress
+from facedex.vision.detectors import YuNet, suppress
 from facedex.vision.pipeline import FacePipeline, largest
+from facedex.vision.scaling import shrink
 
 KINDS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
 

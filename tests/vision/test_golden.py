@@ -15,8 +15,8 @@ import pytest
 
 from facedex.types import Box, Face, RgbImage
 from facedex.vision.alignment import align_face
-from facedex.vision.detectors import shrink
 from facedex.vision.pipeline import FacePipeline
+from facedex.vision.scaling import shrink
 
 pytestmark = pytest.mark.weights
 

@@ -1,5 +1,6 @@
-"""Similarity to decision: operating points, confidence, error rates."""
+"""Similarity to decision: metrics, operating points, confidence, error rates."""
 
-from facedex.decide.policy import Calibration, DecisionPolicy, Interval, OperatingPoint, policy_for
+from facedex.decide.confidence import Calibration
+from facedex.decide.policy import DecisionPolicy, Interval, OperatingPoint, policy_for
 
 __all__ = ["Calibration", "DecisionPolicy", "Interval", "OperatingPoint", "policy_for"]

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facedex.errors import ArgumentInvalid, ModelInvalid
-from facedex.models.recipes import dlib, emotion
+from facedex.models.recipes import dlib, emotion, keras, torch
 
 _Array = npt.NDArray[Any]
 IR_VERSION: Final = 10  # of ONNX 1.16, the one that goes with opset 21; every supported ONNX Runtime reads it
@@ -193,6 +193,10 @@ RECIPES: Final[Mapping[str, Callable[[bytes], Any]]] = {
     "yunet": _yunet,
     "sface": _sface,
     "dlib-resnet": dlib.resnet,
+    "facenet": keras.facenet,
+    "mtcnn": lambda published: rewrite_prelu(torch.output(published)),
+    "mtcnn-proposal": lambda published: rewrite_prelu(torch.proposal(published)),
+    "mtcnn-refinement": lambda published: rewrite_prelu(torch.refinement(published)),
     "fer-emotion": emotion.mini_xception,
     "as-published": parse,
 }

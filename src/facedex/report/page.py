@@ -83,7 +83,7 @@ def _section(result: ProbeResult, load: PhotoLoader, k: int) -> str:
     name = html.escape(result.name)
     if result.photo is None:
         return f'<section><h2>{name}</h2><p class="error">{html.escape(result.error or "")}</p></section>'
-    picture = _img(boxed(result, 480), f"{name} with its faces boxed")
+    picture = data_img(boxed(result, 480), f"{name} with its faces boxed")
     error = f'<p class="error">{html.escape(result.error)}</p>' if result.error else ""
     image = Image.fromarray(result.photo.pixels)
     faces = "".join(_face(image, found, load, k) for found in result.found)
@@ -92,7 +92,7 @@ def _section(result: ProbeResult, load: PhotoLoader, k: int) -> str:
 
 def _face(image: Image.Image, found: Found, load: PhotoLoader, k: int) -> str:
     kind = found.best.verdict.replace(" ", "-") if found.best else "unknown"
-    picture = _img(crop(image, found.face.box, 200), "face in the probe")
+    picture = data_img(crop(image, found.face.box, 200), "face in the probe")
     told = f"in the probe<br>detection score {found.face.detection_score:.2f}"
     probe = f'<figure class="{kind}">{picture}<figcaption class="soft">{told}</figcaption></figure>'
     return f'<div class="face">{probe}{"".join(_candidate(c, load) for c in found.candidates[:k])}</div>'
@@ -102,7 +102,7 @@ def _candidate(candidate: Candidate, load: PhotoLoader) -> str:
     cut = candidate_crop(candidate, load, 200)
     label = html.escape(candidate.label or "(no label)")
     picture = (
-        _img(cut, f"enrolled face of {label}") if cut is not None else '<div class="blank">photo not at hand</div>'
+        data_img(cut, f"enrolled face of {label}") if cut is not None else '<div class="blank">photo not at hand</div>'
     )
     return (
         f'<figure class="{candidate.verdict.replace(" ", "-")}">{picture}<figcaption>{candidate.rank}. {label}<br>'
@@ -113,7 +113,8 @@ def _candidate(candidate: Candidate, load: PhotoLoader) -> str:
     )
 
 
-def _img(image: Image.Image, alt: str) -> str:
+def data_img(image: Image.Image, alt: str) -> str:
+    """An HTML image with its bytes in it."""
     data = io.BytesIO()
     image.save(data, "JPEG", quality=88)
     return f'<img alt="{alt}" src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}">'

@@ -42,25 +42,25 @@ def _row(result: ProbeResult, load: PhotoLoader, k: int, width: int) -> Image.Im
     pen.line([(_GAP, 0), (width - _GAP, 0)], fill="#d0d7de", width=1)
     left = 2 * _GAP + _PROBE
     if result.photo is None:
-        pen.text((_GAP, _GAP), f"{result.name}\n{result.error}", fill="#b42318", font=_font(15))
+        pen.text((_GAP, _GAP), f"{result.name}\n{result.error}", fill="#b42318", font=font(15))
         return row
     probe = boxed(result, _PROBE)
     row.paste(probe, (_GAP + (_PROBE - probe.width) // 2, _GAP))
     pen.text(
         (_GAP, _GAP + probe.height + 4),
-        _fit(result.name.replace("\\", "/").rpartition("/")[2], 40),
+        fit(result.name.replace("\\", "/").rpartition("/")[2], 40),
         fill="#24292f",
-        font=_font(13),
+        font=font(13),
     )
     if result.error:
-        pen.text((left, _GAP), result.error, fill="#b42318", font=_font(15))
+        pen.text((left, _GAP), result.error, fill="#b42318", font=font(15))
     image = Image.fromarray(result.photo.pixels)
     for line, found in enumerate(result.found):
         top = _GAP + line * (_FACE + _TEXT)
         face = crop(image, found.face.box, _FACE)
         row.paste(face, (left, top))
         pen.rectangle([left, top, left + _FACE, top + _FACE], outline=colour_of(found), width=3)
-        pen.text((left, top + _FACE + 4), "probe", fill="#57606a", font=_font(13))
+        pen.text((left, top + _FACE + 4), "probe", fill="#57606a", font=font(13))
         for place, candidate in enumerate(found.candidates[:k], 1):
             x = left + place * (_FACE + _GAP)
             colour = COLOURS[candidate.verdict]
@@ -68,16 +68,16 @@ def _row(result: ProbeResult, load: PhotoLoader, k: int, width: int) -> Image.Im
             if enrolled is not None:
                 row.paste(enrolled, (x, top))
             else:
-                pen.text((x + 10, top + _FACE // 2), "photo not at hand", fill="#57606a", font=_font(13))
+                pen.text((x + 10, top + _FACE // 2), "photo not at hand", fill="#57606a", font=font(13))
             pen.rectangle([x, top, x + _FACE, top + _FACE], outline=colour, width=3)
-            pen.text((x, top + _FACE + 4), _fit(candidate.label or "(no label)", 22), fill="#24292f", font=_font(14))
+            pen.text((x, top + _FACE + 4), fit(candidate.label or "(no label)", 22), fill="#24292f", font=font(14))
             pen.text(
                 (x, top + _FACE + 24),
                 f"similarity {candidate.similarity:.3f}\n{said(candidate.confidence)}",
                 fill="#57606a",
-                font=_font(13),
+                font=font(13),
             )
-            pen.text((x, top + _FACE + 60), str(candidate.verdict), fill=colour, font=_font(14))
+            pen.text((x, top + _FACE + 60), str(candidate.verdict), fill=colour, font=font(14))
     return row
 
 
@@ -93,9 +93,11 @@ def boxed(result: ProbeResult, side: int) -> Image.Image:
     return small
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own, of this height in pixels."""
     return ImageFont.load_default(size)
 
 
-def _fit(text: str, length: int) -> str:
+def fit(text: str, length: int) -> str:
+    """The end of a text that is too long."""
     return text if len(text) <= length else "…" + text[-length + 1 :]

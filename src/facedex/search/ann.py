@@ -23,9 +23,10 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from facedex.errors import ArgumentInvalid, DimensionMismatch, EmbeddingInvalid, IndexCorrupt, IndexUnavailable
+from facedex.errors import ArgumentInvalid, DimensionMismatch, IndexCorrupt, IndexUnavailable
 from facedex.search import ann_codes, ann_file, reference
-from facedex.search.contract import Ids
+from facedex.search.checks import as_ids, check_rows, check_unit, whole
+from facedex.search.contract import Allowed, Ids
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with a stage (``read``, ``train``, ``code``, ``measure``), how much of it is done, and of how much (0: not
@@ -192,12 +193,12 @@ class ApproximateIndex:
     def contains(self, ids: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """Which of these ids are in the index, ``(N,)`` bool."""
         with self._gate.reading():
-            return self._positions(_as_ids(ids)) >= 0
+            return self._positions(as_ids(ids)) >= 0
 
     def embeddings(self, ids: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """The stored embeddings of these ids, ``(n, D)`` float32, in the order asked; unknown ids are left out."""
         with self._gate.reading():
-            positions = self._positions(_as_ids(ids))
+            positions = self._positions(as_ids(ids))
             return self._rows.take(positions[positions >= 0])
 
     def _positions(self, ids: Ids) -> npt.NDArray[np.int64]:
@@ -223,9 +224,10 @@ class ApproximateIndex:
         ids         (N,) int64 ≥ 0, never held before; default: on from the largest it ever held.
         Raises      DimensionMismatch, EmbeddingInvalid, ArgumentInvalid; then nothing was added.
         """
-        _check_rows(embeddings, self.dimension)
+        embeddings = check_rows(embeddings, self.dimension, "Embeddings")
+        check_unit(embeddings, "Embedding")
         with self._gate.changing():
-            fresh = self._sequence + 1 + np.arange(len(embeddings)) if ids is None else _as_ids(ids)
+            fresh = self._sequence + 1 + np.arange(len(embeddings)) if ids is None else as_ids(ids)
             self._append(embeddings, fresh)
             if self._codes is None and self._used >= TRAINED_FROM:
                 self._train()
@@ -264,7 +266,7 @@ class ApproximateIndex:
         Their embeddings leave the file with the next ``save``.
         """
         with self._gate.changing():
-            positions = self._positions(np.unique(_as_ids(ids)))
+            positions = self._positions(np.unique(as_ids(ids)))
             positions = positions[positions >= 0]
             self._removed[positions] = True
             self._gone += len(positions)
@@ -307,31 +309,42 @@ class ApproximateIndex:
         probes: npt.NDArray[np.float32],
         k: int = 10,
         threads: int | None = None,
-        where: npt.ArrayLike | None = None,
+        where: Allowed | None = None,
     ) -> tuple[npt.NDArray[np.float32], Ids]:
         """About the k most similar rows of each probe.
 
         probes   (Q, D) float32 unit rows.
         threads  how many at most; default one for a single probe (more only wait for each other), all for several.
-        where    ids that may be answered; None: all.
+        where    which rows may be an answer; None: all.
         Returns  similarities (Q, k) float32 as exact search gives them and ids (Q, k) int64, best first, equal
                  similarities by id; -inf and -1 where there are fewer.
         Raises   DimensionMismatch, EmbeddingInvalid, ArgumentInvalid.
         """
-        _check_rows(probes, self.dimension, "probes")
-        if k < 1 or (threads is not None and threads < 1):
-            raise ArgumentInvalid(f"k is {k} and threads {threads}; both must be at least 1.", k=k, threads=threads)
+        probes = check_rows(probes, self.dimension, "Probes")
+        check_unit(probes, "Probe")
+        k = whole(k, "k")
+        if threads is not None:
+            threads = whole(threads, "threads")
         similarities = np.full((len(probes), k), -np.inf, np.float32)
         found = np.full((len(probes), k), -1, np.int64)
         with self._gate.reading():
-            allowed = None
-            if where is not None:
-                allowed = self._positions(np.unique(_as_ids(where)))
-                allowed = allowed[allowed >= 0]
+            allowed = None if where is None else self._allowed(where)
             for q, candidates in enumerate(self._candidates(probes, k, threads, allowed, self.effort)):
                 best, positions = self._best(probes[q], candidates, k)
                 similarities[q, : len(best)], found[q, : len(best)] = best, self._ids[positions]
         return similarities, found
+
+    def _allowed(self, where: Allowed) -> npt.NDArray[np.int64]:
+        """Positions of the rows that may be an answer, rising, removed ones left out."""
+        alive = np.flatnonzero(~self._removed[: self._used])
+        if callable(where):
+            return alive[where(self._ids[alive])]
+        if isinstance(where, np.ndarray) and where.dtype == np.bool_:
+            if where.shape != alive.shape:
+                raise ArgumentInvalid(f"The mask has shape {where.shape}; expected {alive.shape}, as the index's ids.")
+            return alive[where]
+        positions = self._positions(np.unique(as_ids(where, negative=True)))
+        return np.sort(positions[positions >= 0])
 
     def _candidates(
         self,
@@ -702,12 +715,13 @@ class _Build:
         """Take in what is not there yet; returns how many rows that was."""
         index, taken = self._index, 0
         for ids, embeddings in batches:
-            _check_rows(embeddings, index.dimension)
+            embeddings = check_rows(embeddings, index.dimension, "Embeddings")
+            check_unit(embeddings, "Embedding")
             with index._gate.changing():
                 fresh = (
                     ~np.isin(ids, index._ids[: index._used]) if _overlaps(index, ids) else np.ones(len(ids), np.bool_)
                 )
-                index._append(embeddings[fresh], _as_ids(ids)[fresh])
+                index._append(embeddings[fresh], as_ids(ids)[fresh])
                 index._code()
                 index._rows.flush(ann_file.rows_path(self._path, index._token))
             taken += int(fresh.sum())
@@ -721,7 +735,7 @@ class _Build:
         started = time.perf_counter()
         changed = self.read(source(index._sequence))
         if present is not None:
-            gone = np.setdiff1d(index.ids, _as_ids(present), assume_unique=True)
+            gone = np.setdiff1d(index.ids, as_ids(present), assume_unique=True)
             changed += index.remove(gone)
         with index._gate.changing():
             if index._codes is None and index._used >= TRAINED_FROM:
@@ -747,31 +761,3 @@ class _Build:
 
 def _overlaps(index: ApproximateIndex, ids: Ids) -> bool:
     return bool(len(ids)) and int(np.min(ids)) <= index._sequence
-
-
-def _as_ids(ids: Any) -> Ids:
-    array = np.asarray(list(ids) if isinstance(ids, (set, frozenset)) else ids)
-    if array.size == 0:
-        array = np.empty(0, np.int64)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise ArgumentInvalid(f"Ids are {array.dtype} of shape {array.shape}; expected whole numbers of shape (N,).")
-    return array.astype(np.int64)
-
-
-def _check_rows(rows: npt.NDArray[np.float32], dimension: int, what: str = "embeddings") -> None:
-    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype != np.float32:
-        shape, dtype = getattr(rows, "shape", None), getattr(rows, "dtype", type(rows).__name__)
-        raise EmbeddingInvalid(f"{what} must be an (N, D) float32 array, got shape {shape} of {dtype}.")
-    if rows.shape[1] != dimension:
-        raise DimensionMismatch(
-            f"{what} have shape {rows.shape}, the index holds {dimension} dimensions. Search and enroll with "
-            "the same model.",
-            expected=dimension,
-            got=rows.shape[1],
-        )
-    lengths = np.einsum("ij,ij->i", rows, rows)
-    if not bool(np.all(np.abs(lengths - 1) <= 2e-3)):  # NaN fails too
-        bad = int(np.flatnonzero(~(np.abs(lengths - 1) <= 2e-3))[0])
-        raise EmbeddingInvalid(
-            f"{what} must be finite rows of norm 1; row {bad} has {float(lengths[bad]) ** 0.5:.4f}.", row=bad
-        )

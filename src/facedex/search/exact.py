@@ -15,8 +15,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from facedex.errors import ArgumentInvalid, DimensionMismatch, EmbeddingInvalid
+from facedex.errors import ArgumentInvalid, EmbeddingInvalid
 from facedex.search import codes, native, scan, snapshot
+from facedex.search.checks import as_ids, check_rows, check_unit, not_unit, whole
 from facedex.search.contract import Allowed, Ids
 from facedex.search.segment import Segment, Words, bits_of, native_backend, words_of
 from facedex.types import Embeddings
@@ -117,7 +118,7 @@ class ExactIndex:
         if not isinstance(first, np.ndarray) or first.ndim != 2:
             raise EmbeddingInvalid("Embeddings must be a float32 array of shape (N, D).", shape=np.shape(first))
         index = cls(first.shape[1], kernel)
-        known = None if ids is None else _as_ids(ids)
+        known = None if ids is None else as_ids(ids)
         start = 0
         batch: Embeddings | None = first
         while batch is not None:
@@ -239,15 +240,13 @@ class ExactIndex:
     # ---- changing it ----
 
     def add(self, embeddings: Embeddings, ids: npt.ArrayLike | None = None) -> None:
-        rows = self._check(embeddings, "Embeddings")
-        bad = codes.first_not_unit(rows)
-        if bad >= 0:
-            raise _not_unit(bad, rows[bad], "Embedding")
+        rows = check_rows(embeddings, self._dimension, "Embeddings")
+        check_unit(rows, "Embedding")
         with self._lock:
             if ids is None:
                 fresh = np.arange(self._next_id, self._next_id + len(rows), dtype=np.int64)
             else:
-                fresh = _as_ids(ids)
+                fresh = as_ids(ids)
                 if len(fresh) != len(rows):
                     raise ArgumentInvalid(
                         f"{len(fresh)} ids for {len(rows)} embeddings; give one id for each.",
@@ -301,7 +300,7 @@ class ExactIndex:
         )
 
     def remove(self, ids: npt.ArrayLike) -> int:
-        gone = np.unique(_as_ids(ids))
+        gone = np.unique(as_ids(ids))
         removed = 0
         with self._lock:
             state = self._state
@@ -327,13 +326,13 @@ class ExactIndex:
     ) -> tuple[npt.NDArray[np.float32], Ids]:
         if not self._trusted:
             self._check_saved()
-        rows = self._check(probes, "Probes")
+        rows = check_rows(probes, self._dimension, "Probes")
         if not isinstance(k, int) or k < 1:
-            k = _whole(k, "k")
+            k = whole(k, "k")
         if threads is None:
             threads = native.cores()
         elif not isinstance(threads, int) or threads < 1:
-            threads = _whole(threads, "threads")
+            threads = whole(threads, "threads")
         while True:
             state = self._state
             if where is None:
@@ -350,9 +349,7 @@ class ExactIndex:
     ) -> tuple[npt.NDArray[np.float32], Ids]:
         n = len(probes)
         if self._backend is None:
-            bad = codes.first_not_unit(probes)
-            if bad >= 0:
-                raise _not_unit(bad, probes[bad], "Probe")
+            check_unit(probes, "Probe")
             parts = []
             for i, (segment, count) in enumerate(zip(state.segments, state.counts, strict=True)):
                 live = segment.live if words is None else segment.live[: codes.blocks(count)] & words[i]
@@ -366,7 +363,7 @@ class ExactIndex:
             self._kernel,
         )  # fmt: skip
         if bad >= 0:
-            raise _not_unit(bad, probes[bad], "Probe")
+            raise not_unit(bad, probes[bad], "Probe")
         return similarities, ids
 
     def _still_true(self, ids: Ids) -> bool:
@@ -388,7 +385,9 @@ class ExactIndex:
             if callable(where):
                 words = []
                 for segment, n in segments:
-                    mask = np.asarray(where(segment.ids[:n].copy()))
+                    held = segment.ids[:n]
+                    held.flags.writeable = False
+                    mask = np.asarray(where(held))
                     if mask.dtype != np.bool_ or mask.shape != (n,):
                         raise ArgumentInvalid(
                             f"The predicate gave {mask.dtype} of shape {mask.shape} for {n} ids; "
@@ -413,7 +412,7 @@ class ExactIndex:
                     start += count
                     words.append(words_of(mask))
                 return Filter(self, state, tuple(words))
-            allowed = _as_ids(where, negative=True)
+            allowed = as_ids(where, negative=True)
             return Filter(self, state, tuple(words_of(segment.among(allowed, n)) for segment, n in segments))
 
     def _of_filter(self, chosen: Filter) -> tuple[_State, tuple[Words, ...]]:
@@ -429,58 +428,8 @@ class ExactIndex:
 
     # ---- checks ----
 
-    def _check(self, embeddings: Embeddings, what: str) -> Embeddings:
-        if not isinstance(embeddings, np.ndarray) or embeddings.dtype != np.float32:
-            kind = embeddings.dtype if isinstance(embeddings, np.ndarray) else type(embeddings).__name__
-            raise EmbeddingInvalid(f"{what} are {kind}; expected a float32 array of shape (N, D).", dtype=str(kind))
-        shape = embeddings.shape
-        if len(shape) != 2:
-            raise EmbeddingInvalid(f"{what} have shape {shape}; expected (N, D), for one of them (1, D).", shape=shape)
-        if shape[1] != self._dimension:
-            raise DimensionMismatch(
-                f"{what} have shape {shape}, the index holds ({self._dimension},). "
-                f"Enroll and search with the same model.",
-                shape=shape, dimension=self._dimension,
-            )  # fmt: skip
-        flags = embeddings.flags
-        if flags.c_contiguous and flags.aligned and embeddings.dtype.isnative:
-            return embeddings
-        return np.ascontiguousarray(embeddings, dtype=np.dtype(np.float32))
-
     def _check_saved(self) -> None:
         """The first search after opening checks the codes it is about to trust."""
         if self._saved is not None and not self._trusted:
             self._saved.verify_codes(self._backend)
             self._trusted = True
-
-
-def _whole(value: Any, name: str) -> int:
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1:
-        return int(value)
-    raise ArgumentInvalid(f"{name} is {value!r}; expected a whole number of at least 1.", **{name: value})
-
-
-def _as_ids(ids: Any, *, negative: bool = False) -> Ids:
-    """Ids as ``(N,)`` int64, contiguous."""
-    array = np.asarray(ids) if not isinstance(ids, (set, frozenset)) else np.asarray(list(ids))
-    if array.ndim == 0 and array.dtype.kind in "iu":
-        array = array[None]
-    if array.size == 0:
-        array = array.astype(np.int64)
-    if array.ndim != 1 or array.dtype.kind not in "iu" or (array.dtype.kind == "u" and array.max(initial=0) >= 1 << 63):
-        raise ArgumentInvalid(
-            f"Ids are {array.dtype} of shape {array.shape}; expected whole numbers of shape (N,).", shape=array.shape
-        )
-    out: Ids = np.ascontiguousarray(array, dtype=np.int64)
-    if not negative and out.size and int(out.min()) < 0:
-        raise ArgumentInvalid(f"Id {out.min()} is negative; -1 stands for 'none' in answers.", id=int(out.min()))
-    return out
-
-
-def _not_unit(row: int, embedding: npt.NDArray[np.float32], what: str) -> EmbeddingInvalid:
-    with np.errstate(all="ignore"):
-        length = float(np.sqrt(np.sum(np.square(embedding, dtype=np.float64))))
-    return EmbeddingInvalid(
-        f"{what} {row} has length {length:.4g}; expected finite values of length 1. Normalize embeddings first.",
-        row=row, length=length,
-    )  # fmt: skip

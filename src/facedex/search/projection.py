@@ -3,7 +3,8 @@
 The store is the truth: any process writes to it, and each searcher reads what is newer before it answers. An index
 may be saved beside the store, so that a million faces are searched milliseconds after opening. The files are
 disposable: whatever is wrong with one, the store is asked instead. What was deleted must be nowhere, so a deletion
-reaches the files too: the exact one goes, the approximate one is saved without the rows.
+reaches the files too: the exact one goes, the approximate one is saved without the rows. Of a store on a server the
+files are copies of what the store keeps; a store whose engine searches by itself does the approximate search.
 """
 
 from __future__ import annotations
@@ -15,15 +16,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from facedex.errors import ArgumentInvalid, IndexUnavailable, SearchDriverMissing, SearchError
-from facedex.search.contract import Ids
+from facedex.search import engines
+from facedex.search.columns import Columns
+from facedex.search.contract import Allowed, Ids
 from facedex.search.exact import ExactIndex
-from facedex.stores.contract import ChangeKind, Store
+from facedex.search.kept import SharedIndex
+from facedex.stores.contract import ChangeKind, KeepsIndex, SearchesItself, Store
+from facedex.types import Where
 
 if TYPE_CHECKING:
     from facedex.search.ann import ApproximateIndex
@@ -35,6 +40,7 @@ AUTO_ROWS = 2_000_000
 AUTO_RECALL, AUTO_SHARE = 0.99, 1 / 3
 
 _CHANGES_AT_ONCE = 10_000
+_LOOKS = 3
 
 _log = logging.getLogger("facedex.search")
 
@@ -61,12 +67,16 @@ class SavedIndex:
 
 
 class Projection:
-    """The indexes of one store. Safe to share between threads."""
+    """The indexes of one store. Safe to share between threads.
 
-    def __init__(self, store: Store) -> None:
+    folder  of the local copies of indexes that stores on servers keep; None: in the user's cache.
+    """
+
+    def __init__(self, store: Store, folder: Path | None = None) -> None:
         self._store = store
-        self._exact = _Exact(store)
-        self._approximate = _Approximate(store)
+        self._exact = _Exact(store, folder)
+        self._approximate = _Approximate(store, folder)
+        self._columns = Columns(store)
 
     def search(
         self,
@@ -75,23 +85,29 @@ class Projection:
         *,
         mode: Mode = "auto",
         threads: int | None = None,
-        where: Ids | None = None,
+        where: Where | None = None,
     ) -> tuple[npt.NDArray[np.float32], Ids]:
         """The k most similar enrolled faces of each probe, over everything committed before the call.
 
-        mode     "exact"; "ann": by the approximate index, which may miss a candidate but never changes a score;
+        mode     "exact"; "ann": by the approximate index, or by the store's own engine where it has one, which may
+                 miss a candidate but never changes a score;
                  "auto": exact, but for a single probe in a gallery of over two million whose approximate index was
                  measured to be faster and to find 99 of 100.
         threads  how many at most; None: all cores.
-        where    only these template ids are candidates; None: all.
+        where    only templates that pass are candidates; None: all.
         Returns  similarities (Q, k) float32 and template ids (Q, k) int64; -inf and -1 where fewer exist.
         Raises   ArgumentInvalid for mode "ann" without an approximate index.
         """
         if mode not in ("auto", "exact", "ann"):
             raise ArgumentInvalid(f"mode must be 'auto', 'exact' or 'ann', got {mode!r}.", mode=mode)
+        if mode == "ann" and isinstance(self._store, SearchesItself):
+            return engines.search(self._store, probes, k, where)
         if mode == "ann" or (mode == "auto" and len(probes) == 1 and where is None and self._approximate.pays()):
-            return self._approximate.search(probes, k, threads, where)
-        return self._exact.search(probes, k, threads, where)
+            return self._approximate.search(probes, k, threads, self._allowed(where))
+        return self._exact.search(probes, k, threads, self._allowed(where))
+
+    def _allowed(self, where: Where | None) -> Allowed | None:
+        return None if where is None else self._columns.passing(where)
 
     def save(self, progress: Callable[[int, int], None] | None = None) -> SavedIndex:
         """Bring the exact index up to date and write it beside the store.
@@ -125,20 +141,40 @@ Kind = TypeVar("Kind", "ExactIndex", "ApproximateIndex")
 class _Kept(ABC, Generic[Kind]):
     """One index that follows the store. Safe to share between threads."""
 
-    def __init__(self, store: Store) -> None:
+    name: ClassVar[str]
+    """Of its file's end, and in a store that keeps it."""
+
+    def __init__(self, store: Store, folder: Path | None) -> None:
         self._store = store
+        self._shared: SharedIndex | None = None
+        self._path = store.index_path.with_suffix(f".{self.name}") if store.index_path is not None else None
+        if self._path is None and isinstance(store, KeepsIndex):
+            self._shared = SharedIndex(store, self.name, folder)
+            self._path = self._shared.path
         self._index: Kind | None = None
         self._sequence = 0
         self._lock = threading.Lock()
 
     @property
-    @abstractmethod
     def path(self) -> Path | None:
         """Where it is saved; None for a store without a place."""
+        return self._path
 
     @abstractmethod
-    def _opened(self) -> tuple[Kind, int] | None:
+    def _local(self) -> tuple[Kind, int] | None:
         """The saved index and the sequence number it is at, if it is one, and this store's."""
+
+    def _opened(self) -> tuple[Kind, int] | None:
+        """As ``_local``, after copying the one that the store keeps when that is worth it."""
+        local = self._local()
+        if self._shared is None:
+            return local
+        sequence, rows = (local[1], len(local[0])) if local is not None else (None, 0)
+        return (self._local() or local) if self._shared.fetch(sequence, rows) else local
+
+    def _publish(self, sequence: int) -> bool:
+        """Keep it in a store that does; False when something was deleted since."""
+        return self._shared is None or self._shared.publish(sequence)
 
     @abstractmethod
     def _build(self, progress: Callable[[int, int], None] | None) -> Kind | None:
@@ -153,7 +189,7 @@ class _Kept(ABC, Generic[Kind]):
         """The saved index is of no use: begin from the store."""
 
     def search(
-        self, probes: npt.NDArray[np.float32], k: int, threads: int | None, where: Ids | None
+        self, probes: npt.NDArray[np.float32], k: int, threads: int | None, where: Allowed | None
     ) -> tuple[npt.NDArray[np.float32], Ids]:
         index = self.fresh()
         if index is None:
@@ -202,29 +238,36 @@ class _Kept(ABC, Generic[Kind]):
             raise ArgumentInvalid(f"{self._store.url} has no place for a saved index.", gallery=self._store.url)
         if not self._store.count():
             raise ArgumentInvalid(f"{self._store.url} holds no templates to index.", gallery=self._store.url)
+        if self._shared is not None:
+            self._shared.make_folder()
         return self.path
 
 
 class _Exact(_Kept[ExactIndex]):
     """The exact index; its file is only a shortcut."""
 
-    @property
-    def path(self) -> Path | None:
-        return self._store.index_path
+    name = "fdx"
 
     def save(self, progress: Callable[[int, int], None] | None) -> SavedIndex:
-        path, index = self._place(), self.fresh(progress)
-        with self._lock:
-            newest = self._store.get([int(index.ids.max())]) if index is not None and len(index) else []
-            if index is not None and newest:
-                index.save(path, {"sequence": self._sequence, "witness": [newest[0].id, newest[0].template.content_id]})
+        path = self._place()
+        for _ in range(_LOOKS):
+            index = self.fresh(progress)
+            with self._lock:
+                at = self._sequence
+                newest = self._store.get([int(index.ids.max())]) if index is not None and len(index) else []
+                if index is not None and newest:
+                    index.save(path, {"sequence": at, "witness": [newest[0].id, newest[0].template.content_id]})
+            if newest and self._publish(at):
+                break
+        else:
+            self.forget()
         saved = self.saved()
         if saved is None:  # deleted from by another process in this moment
             raise IndexUnavailable(f"{path} went away while it was saved; try again.", path=str(path))
         return saved
 
     def saved(self) -> SavedIndex | None:
-        opened = self._opened()
+        opened = self._local()
         if self.path is None or opened is None:
             return None
         index, sequence = opened
@@ -242,7 +285,7 @@ class _Exact(_Kept[ExactIndex]):
         with self._lock:
             self._index, self._sequence = None, 0
 
-    def _opened(self) -> tuple[ExactIndex, int] | None:
+    def _local(self) -> tuple[ExactIndex, int] | None:
         if self.path is None or not self.path.exists():
             return None
         try:
@@ -283,24 +326,30 @@ class _Exact(_Kept[ExactIndex]):
 class _Approximate(_Kept["ApproximateIndex"]):
     """The approximate index; made only when asked for."""
 
-    @property
-    def path(self) -> Path | None:
-        exact = self._store.index_path
-        return exact.with_suffix(".ann") if exact is not None else None
+    name = "ann"
 
     def save(self, progress: Callable[[int, int], None] | None) -> SavedIndex:
         from facedex.search import ann
 
         path, space = self._place(), self._store.space()
         assert space is not None
-        ann.build(
-            path,
-            lambda after: self._store.embedding_batches(after=after),
-            space.dimension,
-            (lambda _, done, total: progress(done, total)) if progress else None,
-            present=self._store.ids(),
-            replace=path.exists() and self._opened() is None,
-        )
+        for _ in range(_LOOKS):
+            opened, at = self._opened(), self._store.sequence()
+            ann.build(
+                path,
+                lambda after: self._store.embedding_batches(after=after),
+                space.dimension,
+                (lambda _, done, total: progress(done, total)) if progress else None,
+                present=self._store.ids(),
+                replace=path.exists() and opened is None,
+            )
+            if self._publish(at):
+                break
+        else:
+            raise IndexUnavailable(
+                f"{self._store.url} was deleted from whenever its index was about to be kept; try again.",
+                gallery=self._store.url,
+            )
         with self._lock:
             self._index, self._sequence = None, 0
         saved = self.saved()
@@ -310,7 +359,7 @@ class _Approximate(_Kept["ApproximateIndex"]):
 
     def saved(self) -> SavedIndex | None:
         try:
-            opened = self._opened()
+            opened = self._local()
         except SearchDriverMissing:
             return None
         if self.path is None or opened is None:
@@ -345,7 +394,7 @@ class _Approximate(_Kept["ApproximateIndex"]):
     def discard(self, why: str) -> None:
         raise IndexUnavailable(f"the approximate index is of no use: {why} Build it again.", why=why)
 
-    def _opened(self) -> tuple[ApproximateIndex, int] | None:
+    def _local(self) -> tuple[ApproximateIndex, int] | None:
         if self.path is None or not self.path.exists():
             return None
         from facedex.search import ann

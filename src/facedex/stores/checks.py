@@ -8,14 +8,14 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from facedex.errors import ArgumentInvalid, DimensionMismatch, EmbeddingInvalid, SpaceMismatch
-from facedex.stores.contract import PhotoRecord
+from facedex.stores.contract import EPOCH, MICROSECOND, PhotoRecord
 from facedex.types import EmbeddingSpace, Metadata, Template, Where
 
 __all__ = [
@@ -168,6 +168,7 @@ class Batch:
     boxes       (N, 4) float64 pixels.
     landmarks   (N, 5, 2) float32 pixels.
     scores      (N,) float64.
+    enrolled    of each, in microseconds since 1970, UTC.
     """
 
     templates: list[Template]
@@ -176,6 +177,7 @@ class Batch:
     boxes: npt.NDArray[np.float64]
     landmarks: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float64]
+    enrolled: list[int]
 
 
 def check_batch(photos: Sequence[PhotoRecord], space: EmbeddingSpace, held: EmbeddingSpace | None) -> Batch:
@@ -187,6 +189,8 @@ def check_batch(photos: Sequence[PhotoRecord], space: EmbeddingSpace, held: Embe
     check_space(space, held)
     space_id, dimension = space.id, space.dimension
     templates: list[Template] = []
+    enrolled: list[int] = []
+    now = datetime.now(UTC)
     for photo in photos:
         if not isinstance(photo.digest, str) or not _DIGEST.fullmatch(photo.digest):
             raise ArgumentInvalid(
@@ -194,6 +198,10 @@ def check_batch(photos: Sequence[PhotoRecord], space: EmbeddingSpace, held: Embe
                 parameter="photos",
                 digest=str(photo.digest),
             )
+        if photo.enrolled_at is not None:
+            _check_moment("enrolled_at", photo.enrolled_at)
+        moment = now if photo.enrolled_at is None else photo.enrolled_at
+        enrolled += [(moment - EPOCH) // MICROSECOND] * len(photo.templates)
         for template in photo.templates:
             if template.photo_digest != photo.digest:
                 raise ArgumentInvalid(
@@ -228,7 +236,7 @@ def check_batch(photos: Sequence[PhotoRecord], space: EmbeddingSpace, held: Embe
     wrong = np.flatnonzero((scores < 0.0) | (scores > 1.0))
     if wrong.size:
         raise _geometry_wrong(templates[wrong[0]], "detection_score", "a number from 0 to 1")
-    return Batch(templates, metadata, _embeddings(templates, dimension), boxes, landmarks, scores)
+    return Batch(templates, metadata, _embeddings(templates, dimension), boxes, landmarks, scores, enrolled)
 
 
 def check_where(where: Where) -> None:
@@ -249,12 +257,17 @@ def check_where(where: Where) -> None:
             )
     for name in ("enrolled_after", "enrolled_before"):
         moment = getattr(where, name)
-        if moment is not None and (not isinstance(moment, datetime) or moment.utcoffset() is None):
-            raise ArgumentInvalid(
-                f"where.{name} is {_short(moment)}; expected a datetime with a time zone, such as datetime.now(UTC).",
-                parameter=name,
-            )
+        if moment is not None:
+            _check_moment(f"where.{name}", moment)
     encode_metadata(where.metadata)
+
+
+def _check_moment(name: str, moment: object) -> None:
+    if not isinstance(moment, datetime) or moment.utcoffset() is None:
+        raise ArgumentInvalid(
+            f"{name} is {_short(moment)}; expected a datetime with a time zone, such as datetime.now(UTC).",
+            parameter=name.rpartition(".")[2],
+        )
 
 
 def _embeddings(templates: list[Template], dimension: int) -> npt.NDArray[np.float32]:

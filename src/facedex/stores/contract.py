@@ -12,7 +12,8 @@ The store is the truth; an index is a disposable projection that follows ``chang
    template's enrollment, so ids are never used again. Numbers become visible in the order they rise: whoever has
    read ``changes`` up to n will never find a change below n later. (Numbers may be skipped.)
 5. ``delete`` removes embedding, box, landmarks, label, link and metadata for good, from the storage too where
-   ``scrubs_deleted`` says so; what remains is a tombstone of two integers.
+   ``scrubs_deleted`` says so, and with them every index kept in the store; what remains is a tombstone of two
+   integers.
 6. Every call sees what other processes committed before it began.
 7. Every driver exception leaves as a ``StoreError``; a write that raised has written nothing.
 
@@ -22,9 +23,11 @@ The store is the truth; an index is a disposable projection that follows ``chang
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from datetime import UTC, datetime, timedelta
+from enum import Enum, StrEnum
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -33,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facedex.errors import ArgumentInvalid
-from facedex.types import EmbeddingSpace, Person, StoredTemplate, Template, Where
+from facedex.types import EmbeddingSpace, MetadataValue, Person, StoredTemplate, Template, Where
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +58,13 @@ class PhotoRecord:
     """One photo's outcome: its faces, none of them if there was no face.
 
     A photo is remembered by its digest so that an interrupted enrollment goes on where it was.
+
+    enrolled_at  of its new templates, with a time zone, kept to the microsecond; None: now. For copies of galleries.
     """
 
     digest: str
     templates: tuple[Template, ...] = ()
+    enrolled_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,19 @@ class Added:
     id: int
     new: bool
     label: str | None
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
+class Absent(Enum):
+    """The type of ABSENT: a template has no metadata of that key, which is not the value None."""
+
+    ABSENT = "absent"
+
+
+ABSENT = Absent.ABSENT
 
 
 class ChangeKind(StrEnum):
@@ -92,6 +111,35 @@ class Change:
     sequence: int
     kind: ChangeKind
     id: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Facts:
+    """What a filter may ask of some templates, in columns; n entries each, no embeddings.
+
+    ids       (n,) int64, rising.
+    enrolled  (n,) int64, microseconds since 1970, UTC.
+    metadata  for each key asked, the n values; ABSENT where a template has no such key.
+    """
+
+    ids: npt.NDArray[np.int64]
+    labels: list[str | None]
+    enrolled: npt.NDArray[np.int64]
+    metadata: Mapping[str, list[MetadataValue | Absent]]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptIndex:
+    """An index kept in a store.
+
+    sequence  of the gallery it was built from.
+    size      bytes; sha256 (hex) of them.
+    """
+
+    name: str
+    sequence: int
+    size: int
+    sha256: str
 
 
 class Store(ABC):
@@ -127,7 +175,8 @@ class Store(ABC):
         """Enroll photos in one transaction; one list per photo, one ``Added`` per template, in order.
 
         The photos count as ``known`` afterwards, those without a face too. New templates take rising ids in
-        the order given and share one time of enrollment. An empty batch writes nothing, the space neither.
+        the order given and, but where a record names one, share one time of enrollment. An empty batch
+        writes nothing, the space neither.
 
         Raises  SpaceMismatch when the gallery holds another space or a template names another one;
                 DimensionMismatch, EmbeddingInvalid when an embedding is not ``(D,)`` float32, finite, of norm 1;
@@ -155,9 +204,10 @@ class Store(ABC):
         """Templates in the order asked, one for each time asked; ids that are gone are left out."""
 
     @abstractmethod
-    def scan(self, where: Where | None = None) -> Iterator[StoredTemplate]:
+    def scan(self, where: Where | None = None, *, after: int = 0) -> Iterator[StoredTemplate]:
         """Every template that passes, by rising id, in bounded memory.
 
+        after  begin behind this id.
         A template added, relabeled or deleted meanwhile is seen as it was before or after.
         """
 
@@ -190,6 +240,18 @@ class Store(ABC):
             if len(ids):
                 yield ids, embeddings
 
+    def facts(self, after: int = 0, *, keys: Sequence[str] = (), batch: int = 8192) -> Iterator[Facts]:
+        """What filters ask, of every template by rising id, so that a search may apply them as it scans.
+
+        after  begin behind this id.
+        keys   of the metadata to read.
+        """
+        if batch < 1:
+            raise ArgumentInvalid(f"batch is {batch}; expected at least 1.", parameter="batch", value=batch)
+        templates = self.scan(after=after)
+        while some := list(islice(templates, batch)):
+            yield facts_of(some, keys)
+
     @abstractmethod
     def sequence(self) -> int:
         """The highest sequence number given so far, 0 for a new gallery. Cheap: asked before each search."""
@@ -207,6 +269,10 @@ class Store(ABC):
 
         No labels: there was no face in it.
         """
+
+    @abstractmethod
+    def faceless(self, after: str = "", limit: int = 10_000) -> list[str]:
+        """Digests of the ``known`` photos without a template, rising, behind ``after``; a page of at most ``limit``."""
 
     @abstractmethod
     def people(self, after: str | None = None, limit: int | None = None) -> list[Person]:
@@ -236,3 +302,58 @@ class Store(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class SearchesItself(ABC):
+    """What a store adds whose engine has a nearest-neighbour search of its own."""
+
+    @abstractmethod
+    def nearest(
+        self, probes: npt.NDArray[np.float32], k: int, where: Where | None = None, *, exact: bool = False
+    ) -> npt.NDArray[np.int64]:
+        """Ids of the k templates the engine finds most similar to each probe.
+
+        probes   (Q, D) float32 of norm 1.
+        exact    by the engine's exact scan instead of its approximate index.
+        Returns  (Q, k) int64, best first as the engine sees it; -1 where it found fewer. The caller reads the
+                 embeddings, computes the similarities in float32, and passes over ids that are gone meanwhile.
+        """
+
+
+class KeepsIndex(ABC):
+    """What a store adds that keeps an index we built, so that another machine opens it without building."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """A name no other gallery has, given when it was made: local copies of its indexes go by it."""
+
+    @abstractmethod
+    def keep_index(self, name: str, sequence: int, parts: Iterable[bytes]) -> bool:
+        """Keep an index instead of one of that name; all of it, or what was there stays.
+
+        sequence  of the gallery it was built from.
+        parts     its bytes, a few megabytes each; read once, in bounded memory.
+        Returns   False, and nothing is kept, when something was deleted since: the index may still hold it.
+        """
+
+    @abstractmethod
+    def kept_index(self, name: str) -> KeptIndex | None:
+        """The index kept under a name; None: there is none."""
+
+    @abstractmethod
+    def read_index(self, kept: KeptIndex) -> Iterator[bytes]:
+        """Its bytes in parts.
+
+        Raises  IndexUnavailable when it is gone or another one, at the first part or later.
+        """
+
+
+def facts_of(templates: Sequence[StoredTemplate], keys: Sequence[str]) -> Facts:
+    """The columns of some templates."""
+    return Facts(
+        np.array([stored.id for stored in templates], np.int64),
+        [stored.template.label for stored in templates],
+        np.array([(stored.enrolled_at - EPOCH) // MICROSECOND for stored in templates], np.int64),
+        {key: [stored.template.metadata.get(key, ABSENT) for stored in templates] for key in keys},
+    )

@@ -6,7 +6,6 @@ import json
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Self
 
@@ -14,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from facedex.errors import ArgumentInvalid, StoreClosed
-from facedex.stores.checks import check_batch, check_label, check_limit, check_where, storable_ids
-from facedex.stores.contract import Added, Capabilities, Change, ChangeKind, PhotoRecord, Store
+from facedex.stores.checks import Batch, check_batch, check_label, check_limit, check_where, storable_ids
+from facedex.stores.contract import EPOCH, MICROSECOND, Added, Capabilities, Change, ChangeKind, PhotoRecord, Store
 from facedex.types import Box, EmbeddingSpace, Person, StoredTemplate, Template, Where
 
 __all__ = ["MemoryStore"]
@@ -63,13 +62,12 @@ class MemoryStore(Store):
             if not photos:
                 return []
             self._space = space
-            now = datetime.now(UTC)
             row, answer = 0, []
             for photo in photos:
                 self._listed.add(photo.digest)
                 added = []
                 for template in photo.templates:
-                    added.append(self._enroll(template, batch.embeddings[row], batch.metadata[row], now))
+                    added.append(self._enroll(template, batch, row))
                     row += 1
                 answer.append(added)
             return answer
@@ -104,11 +102,11 @@ class MemoryStore(Store):
         with self._open():
             return [self._stored[n] for n in storable_ids(ids) if n in self._stored]
 
-    def scan(self, where: Where | None = None) -> Iterator[StoredTemplate]:
+    def scan(self, where: Where | None = None, *, after: int = 0) -> Iterator[StoredTemplate]:
         if where is not None:
             check_where(where)
         with self._open():
-            present = list(self._stored.values())
+            present = [stored for stored in self._stored.values() if stored.id > after]
         return (stored for stored in present if where is None or where.passes(stored))
 
     def embeddings(self, ids: Sequence[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -141,6 +139,11 @@ class MemoryStore(Store):
                 if digest in self._listed
             }
 
+    def faceless(self, after: str = "", limit: int = 10_000) -> list[str]:
+        check_limit(limit)
+        with self._open():
+            return sorted(d for d in self._listed if d > after and not self._by_photo.get(d))[:limit]
+
     def people(self, after: str | None = None, limit: int | None = None) -> list[Person]:
         check_limit(limit)
         with self._open():
@@ -165,13 +168,13 @@ class MemoryStore(Store):
             raise StoreClosed("the gallery memory:// was closed; what it held is gone.", url=self.url)
         return self._lock
 
-    def _enroll(self, template: Template, embedding: npt.NDArray[np.float32], metadata: str, now: datetime) -> Added:
+    def _enroll(self, template: Template, batch: Batch, row: int) -> Added:
         present = self._by_content.get(template.content_id)
         if present is not None:
             return Added(present, False, self._stored[present].template.label)
-        copy = _copy(template, embedding.copy(), template.label, metadata)
+        copy = _copy(template, batch.embeddings[row].copy(), template.label, batch.metadata[row])
         new = self._record(ChangeKind.ADDED, None)
-        self._stored[new] = StoredTemplate(new, copy, now)
+        self._stored[new] = StoredTemplate(new, copy, EPOCH + batch.enrolled[row] * MICROSECOND)
         self._by_content[copy.content_id] = new
         self._by_photo[copy.photo_digest].add(new)
         return Added(new, True, copy.label)

@@ -41,6 +41,10 @@ class Adapter:
 ADAPTERS: Mapping[str, Adapter] = {
     "memory": Adapter("facedex.stores.memory", "MemoryStore"),
     "sqlite": Adapter("facedex.stores.sqlite", "SQLiteStore"),
+    "postgresql": Adapter("facedex.stores.postgres", "PostgresStore", "pip install 'facedex[postgres]'"),
+    "postgres": Adapter("facedex.stores.postgres", "PostgresStore", "pip install 'facedex[postgres]'"),
+    "mongodb": Adapter("facedex.stores.mongodb", "MongoStore", "pip install 'facedex[mongodb]'"),
+    "mongodb+srv": Adapter("facedex.stores.mongodb", "MongoStore", "pip install 'facedex[mongodb]'"),
 }
 
 # Two letters at least: one is a Windows drive.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +13,6 @@ import numpy.typing as npt
 
 from facedex.errors import ArgumentInvalid, StoreCorrupt
 from facedex.stores.checks import (
-    Batch,
     check_batch,
     check_label,
     check_limit,
@@ -24,18 +22,24 @@ from facedex.stores.checks import (
     storable_ids,
     storable_text,
 )
-from facedex.stores.contract import Added, Change, ChangeKind, PhotoRecord, Store
+from facedex.stores.contract import (
+    ABSENT,
+    EPOCH,
+    MICROSECOND,
+    Added,
+    Change,
+    ChangeKind,
+    Facts,
+    PhotoRecord,
+    Store,
+)
+from facedex.stores.packed import FLOAT32, GEOMETRY, digest_bytes, in_order, pack_geometry, unpack_geometry
 from facedex.stores.sqlite_file import SQLiteFile
-from facedex.types import Box, EmbeddingSpace, Person, StoredTemplate, Template, Where
+from facedex.types import EmbeddingSpace, Person, StoredTemplate, Template, Where
 
 __all__ = ["SQLiteStore"]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _KINDS = (ChangeKind.ADDED, ChangeKind.RELABELED, ChangeKind.DELETED)
-_GEOMETRY = np.dtype([("box", "<f8", (4,)), ("landmarks", "<f4", (5, 2)), ("score", "<f8")])
-_FLOAT32 = np.dtype("<f4")
-_BOX_AND_SCORE = struct.Struct("<4d40xd")
 _PAGE = 4096  # templates fetched at once by scan: bounds its memory, and no read outlives the call
 
 _TEMPLATES = """
@@ -119,12 +123,11 @@ class SQLiteStore(Store):
             name_ids = _name_ids(connection, {template.label for template in templates})
             present = _present(connection, contents)
             (sequence,) = connection.execute("SELECT sequence FROM state").fetchone()
-            enrolled = (datetime.now(UTC) - _EPOCH) // _MICROSECOND
             faces: list[tuple[object, ...]] = []
             entries: list[tuple[object, ...]] = []
             added: list[Added] = []
-            vectors, width = batch.embeddings.astype(_FLOAT32, copy=False).tobytes(), 4 * space.dimension
-            places, place = _pack_geometry(batch), _GEOMETRY.itemsize
+            vectors, width = batch.embeddings.astype(FLOAT32, copy=False).tobytes(), 4 * space.dimension
+            places, place = pack_geometry(batch), GEOMETRY.itemsize
             for n, (template, content, meta) in enumerate(zip(templates, contents, batch.metadata, strict=True)):
                 old = present.get(content)
                 if old is not None:
@@ -144,7 +147,7 @@ class SQLiteStore(Store):
                         _key(content),
                         photo_ids[bytes.fromhex(template.photo_digest)],
                         None if template.label is None else name_ids[template.label],
-                        enrolled,
+                        batch.enrolled[n],
                     )
                 )
             if faces:
@@ -217,10 +220,10 @@ class SQLiteStore(Store):
             found.update((stored.id, stored) for stored in self._fetch(wanted[start : start + _PAGE]))
         return [found[n] for n in wanted if n in found]
 
-    def scan(self, where: Where | None = None) -> Iterator[StoredTemplate]:
+    def scan(self, where: Where | None = None, *, after: int = 0) -> Iterator[StoredTemplate]:
         if where is not None:
             check_where(where)
-        return self._scan(where)
+        return self._scan(where, after)
 
     def ids(self, where: Where | None = None) -> npt.NDArray[np.int64]:
         if where is not None:
@@ -244,13 +247,7 @@ class SQLiteStore(Store):
             parts.append(self._matrix(rows, dimension))
         found = np.concatenate([part[0] for part in parts])
         matrix = np.concatenate([part[1] for part in parts])
-        if np.array_equal(found, wanted):
-            return found, matrix
-        if not len(found):
-            return found, matrix
-        place = np.minimum(np.searchsorted(found, wanted), len(found) - 1)
-        there = found[place] == wanted
-        return wanted[there], matrix[place[there]]
+        return in_order(wanted, found, matrix)
 
     def embedding_batches(
         self, after: int = 0, batch: int = 8192
@@ -268,6 +265,28 @@ class SQLiteStore(Store):
             yield ids, matrix
             after = int(ids[-1])
 
+    def facts(self, after: int = 0, *, keys: Sequence[str] = (), batch: int = 8192) -> Iterator[Facts]:
+        check_limit(batch)
+        columns, tables = "e.id, n.text, e.enrolled", "entry e LEFT JOIN name n ON n.id = e.label"
+        if keys:
+            columns, tables = f"{columns}, f.metadata", f"{tables} JOIN face f ON f.id = e.id"
+        while True:
+            with self._file.reading() as connection:
+                rows = connection.execute(
+                    f"SELECT {columns} FROM {tables} WHERE e.id > ? ORDER BY e.id LIMIT ?",  # noqa: S608
+                    (after, batch),
+                ).fetchall()
+            if not rows:
+                return
+            after = rows[-1][0]
+            metadata = [json.loads(row[3] or "{}") for row in rows] if keys else []
+            yield Facts(
+                np.array([row[0] for row in rows], np.int64),
+                [row[1] for row in rows],
+                np.array([row[2] for row in rows], np.int64),
+                {key: [each.get(key, ABSENT) for each in metadata] for key in keys},
+            )
+
     def sequence(self) -> int:
         self._file.scrub_if_due()
         with self._file.reading() as connection:
@@ -284,7 +303,7 @@ class SQLiteStore(Store):
         return [Change(sequence, _KINDS[kind], changed) for sequence, kind, changed in rows]
 
     def known(self, digests: Iterable[str]) -> dict[str, frozenset[str | None]]:
-        asked = list(_digest_bytes(digests))
+        asked = list(digest_bytes(digests))
         labels: dict[str, set[str | None]] = {}
         with self._file.reading() as connection:
             for start in range(0, len(asked), _PAGE):
@@ -302,6 +321,16 @@ class SQLiteStore(Store):
                         if not faceless:
                             known.add(label)
         return {digest: frozenset(found) for digest, found in labels.items()}
+
+    def faceless(self, after: str = "", limit: int = 10_000) -> list[str]:
+        check_limit(limit)
+        with self._file.reading() as connection:
+            rows = connection.execute(
+                """SELECT lower(hex(digest)) AS text FROM photo WHERE listed AND text > ?
+                AND NOT EXISTS (SELECT 1 FROM entry WHERE photo = photo.id) ORDER BY text LIMIT ?""",
+                (after, limit),
+            ).fetchall()
+        return [text for (text,) in rows]
 
     def people(self, after: str | None = None, limit: int | None = None) -> list[Person]:
         check_limit(limit)
@@ -355,13 +384,13 @@ class SQLiteStore(Store):
         self._space = space
         return space
 
-    def _scan(self, where: Where | None) -> Iterator[StoredTemplate]:
+    def _scan(self, where: Where | None, after: int) -> Iterator[StoredTemplate]:
         if where is not None:
             wanted = self.ids(where)
+            wanted = wanted[wanted > after]
             for start in range(0, len(wanted), _PAGE):
                 yield from self._fetch(wanted[start : start + _PAGE].tolist())
             return
-        after = 0
         while True:
             with self._file.reading() as connection:
                 rows = connection.execute(
@@ -383,19 +412,19 @@ class SQLiteStore(Store):
     def _stored(self, row: tuple[Any, ...]) -> StoredTemplate:
         number, enrolled, geometry, embedding, link, metadata, label, digest, space_id, dimension = row
         try:
-            x1, y1, x2, y2, score = _BOX_AND_SCORE.unpack(geometry)
+            box, landmarks, score = unpack_geometry(geometry)
             template = Template(
                 photo_digest=digest.hex(),
-                box=Box(x1, y1, x2, y2),
-                landmarks=np.ndarray((5, 2), _FLOAT32, geometry, 32).astype(np.float32, copy=False),
+                box=box,
+                landmarks=landmarks,
                 detection_score=score,
-                embedding=np.ndarray((dimension,), _FLOAT32, embedding).astype(np.float32, copy=False),
+                embedding=np.ndarray((dimension,), FLOAT32, embedding).astype(np.float32, copy=False),
                 space_id=space_id,
                 link=link,
                 label=label,
                 metadata={} if metadata is None else json.loads(metadata),
             )
-            return StoredTemplate(number, template, _EPOCH + enrolled * _MICROSECOND)
+            return StoredTemplate(number, template, EPOCH + enrolled * MICROSECOND)
         except (struct.error, ValueError, TypeError, AttributeError, OverflowError) as error:
             raise self._damaged(f"template {number} cannot be read ({error})") from error
 
@@ -454,25 +483,9 @@ _SOUND = (
 )
 
 
-def _pack_geometry(batch: Batch) -> bytes:
-    places = np.empty(len(batch.templates), _GEOMETRY)
-    places["box"], places["landmarks"], places["score"] = batch.boxes, batch.landmarks, batch.scores
-    return places.tobytes()
-
-
 def _key(digest: bytes) -> int:
     """The part of a hash that is indexed: enough to find it, too little to recognize it once the rest is erased."""
     return int.from_bytes(digest[:4], "big")
-
-
-def _digest_bytes(digests: Iterable[str]) -> Iterator[bytes]:
-    for digest in digests:
-        try:
-            raw = bytes.fromhex(digest)
-        except (ValueError, TypeError):
-            continue
-        if len(raw) == 32 and raw.hex() == digest:
-            yield raw
 
 
 def _next_sequences(connection: Any, count: int) -> range:
@@ -491,7 +504,7 @@ def _write_space(connection: Any, space: EmbeddingSpace) -> None:
 
 def _list_photos(connection: Any, digests: set[str]) -> dict[bytes, int]:
     """Photo ids by digest, all of them listed as enrolled now."""
-    wanted = set(_digest_bytes(sorted(digests)))
+    wanted = set(digest_bytes(sorted(digests)))
     keys = json.dumps([_key(digest) for digest in wanted])
     rows = connection.execute(
         "SELECT digest, id, listed FROM photo WHERE key IN (SELECT value FROM json_each(?))", (keys,)
@@ -551,7 +564,7 @@ def _faceless(connection: Any, digests: frozenset[str] | None) -> set[int]:
     query = "SELECT id, digest FROM photo WHERE listed AND NOT EXISTS (SELECT 1 FROM entry WHERE photo = photo.id)"
     if digests is None:
         return {number for number, _ in connection.execute(query)}
-    wanted = set(_digest_bytes(digests))
+    wanted = set(digest_bytes(digests))
     rows = connection.execute(
         query + " AND key IN (SELECT value FROM json_each(?))",  # noqa: S608
         (json.dumps([_key(digest) for digest in wanted]),),
@@ -593,7 +606,7 @@ def _matching(connection: Any, where: Where) -> list[int]:
     if where.not_labels is not None:
         labels(where.not_labels, negate=True)
     if where.photos is not None:
-        wanted = set(_digest_bytes(where.photos))
+        wanted = set(digest_bytes(where.photos))
         rows = connection.execute(
             "SELECT id, digest FROM photo WHERE key IN (SELECT value FROM json_each(?))",
             (json.dumps([_key(digest) for digest in wanted]),),
@@ -603,7 +616,7 @@ def _matching(connection: Any, where: Where) -> list[int]:
     for moment, comparison in ((where.enrolled_after, ">="), (where.enrolled_before, "<")):
         if moment is not None:
             conditions.append(f"e.enrolled {comparison} ?")
-            values.append((moment - _EPOCH) // _MICROSECOND)
+            values.append((moment - EPOCH) // MICROSECOND)
     tables, columns = "entry e", "e.id"
     for key, value in where.metadata.items():
         tables, columns = "entry e JOIN face f ON f.id = e.id", "e.id, f.metadata"

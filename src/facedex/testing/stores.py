@@ -19,10 +19,11 @@ Declared ``capabilities`` decide what is skipped, with the reason. ``store_machi
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
@@ -41,10 +42,20 @@ from facedex.errors import (
     DimensionMismatch,
     EmbeddingInvalid,
     FacedexError,
+    IndexUnavailable,
     SpaceMismatch,
     StoreClosed,
 )
-from facedex.stores.contract import ChangeKind, PhotoRecord, Store
+from facedex.stores.contract import (
+    ABSENT,
+    EPOCH,
+    MICROSECOND,
+    ChangeKind,
+    KeepsIndex,
+    PhotoRecord,
+    SearchesItself,
+    Store,
+)
 from facedex.testing.faces import OTHER_SPACE, SPACE, digest, face, photo, same_template, unit
 from facedex.types import Box, Metadata, StoredTemplate, Template, Where
 
@@ -134,6 +145,19 @@ class StoreContract:
             assert stored.enrolled_at.utcoffset() == timedelta(0)
             assert before - timedelta(seconds=1) <= stored.enrolled_at <= after + timedelta(seconds=1)
         assert len({stored.enrolled_at for stored in found}) == 1
+
+    def test_a_copied_face_keeps_its_time(self, store: Store) -> None:
+        then = datetime(2019, 5, 4, 3, 2, 1, 123_456, tzinfo=timezone(timedelta(hours=2)))
+        ann, bob = face(), face("bob.jpg", "Bob")
+        store.add([PhotoRecord(ann.photo_digest, (ann,), then), PhotoRecord(bob.photo_digest, (bob,))], SPACE)
+        old, new = store.scan()
+        assert old.enrolled_at == then
+        assert old.enrolled_at.utcoffset() == timedelta(0)
+        assert new.enrolled_at - then > timedelta(days=365)
+        naive = face("naive.jpg")
+        with pytest.raises(ArgumentInvalid, match="time zone"):
+            store.add([PhotoRecord(naive.photo_digest, (naive,), datetime(2019, 5, 4))], SPACE)
+        assert store.count() == 2
 
     def test_the_answer_has_the_shape_of_the_batch(self, store: Store) -> None:
         added = store.add(
@@ -291,6 +315,17 @@ class StoreContract:
         assert store.known(names) == {}
 
     # -- relabel ------------------------------------------------------------------------------------------------------
+
+    def test_faceless_photos_are_paged_by_digest(self, store: Store) -> None:
+        names = [f"sky{n}.jpg" for n in range(5)]
+        store.add([*(photo(name) for name in names), photo("ann.jpg", face())], SPACE)
+        everything = sorted(digest(name) for name in names)
+        assert store.faceless() == everything
+        assert store.faceless(limit=2) == everything[:2]
+        assert store.faceless(everything[1], 2) == everything[2:4]
+        assert store.faceless(everything[-1]) == []
+        store.delete(Where(photos=frozenset(everything[:2])))
+        assert store.faceless() == everything[2:]
 
     def test_relabel_changes_the_label_and_nothing_else(self, store: Store) -> None:
         ann = face(metadata={"camera": "gate"})
@@ -456,10 +491,40 @@ class StoreContract:
         with pytest.raises(ArgumentInvalid):
             next(store.embedding_batches(batch=0))
 
+    @pytest.mark.parametrize("batch", [1, 3, 100])
+    def test_facts_are_what_filters_ask(self, store: Store, batch: int) -> None:
+        people = ["Ann", None, "Bob", "Ann", "Zoë"]
+        notes: list[Metadata] = [{"n": 1, "gate": "A"}, {"n": None}, {"n": True}, {}, {"n": 1.5, "gate": "B"}]
+        ids = _add(
+            store,
+            *(face(f"{n}.jpg", who, metadata=said) for n, (who, said) in enumerate(zip(people, notes, strict=True))),
+        )
+        store.delete(Where(photos=frozenset({digest("2.jpg")})))
+        del ids[2], people[2], notes[2]
+        pages = list(store.facts(keys=["n", "gate", "other"], batch=batch))
+        assert all(1 <= len(page.ids) <= batch and page.ids.dtype == np.int64 for page in pages)
+        assert [n for page in pages for n in page.ids.tolist()] == ids
+        assert [who for page in pages for who in page.labels] == people
+        for key in ("n", "gate", "other"):
+            seen = [value for page in pages for value in page.metadata[key]]
+            expected = [said.get(key, ABSENT) for said in notes]
+            assert seen == expected
+            assert list(map(type, seen)) == list(map(type, expected))
+        times = [(s.enrolled_at - EPOCH) // MICROSECOND for s in store.get(ids)]
+        assert [n for page in pages for n in page.enrolled.tolist()] == times
+        (rest,) = store.facts(ids[1])
+        assert (rest.ids.tolist(), rest.labels, dict(rest.metadata)) == (ids[2:], people[2:], {})
+        with pytest.raises(ArgumentInvalid):
+            next(store.facts(batch=0))
+
     def test_many_templates_are_paged_through(self, store: Store) -> None:
         some = [face(f"{n}.jpg", f"P{n % 7}", towards=(1, n)) for n in range(300)]
         ids = [n for start in range(0, 300, 100) for n in _add(store, *some[start : start + 100])]
         assert [stored.id for stored in store.scan()] == ids
+        assert [stored.id for stored in store.scan(after=ids[150])] == ids[151:]
+        assert [stored.id for stored in store.scan(Where(labels=frozenset({"P3"})), after=ids[150])] == [
+            n for position, n in enumerate(ids) if position > 150 and position % 7 == 3
+        ]
         assert store.embeddings(ids[::-1])[0].tolist() == ids[::-1]
         assert [change.id for change in _every_change(store, 37)] == ids
 
@@ -569,6 +634,69 @@ class StoreContract:
             assert store.get([new]) == []
             assert store.sequence() == reader.sequence()
 
+    # -- an engine that searches itself --------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("exact", [False, True])
+    def test_the_engines_own_search_finds_the_most_similar_first(self, store: Store, exact: bool) -> None:
+        if not isinstance(store, SearchesItself):
+            pytest.skip("this store has no search of its own")
+        ids = _add(store, *(face(f"{n}.jpg", f"P{n % 2}", towards=(1, n)) for n in range(8)))
+        probes = np.stack([unit(1, 0), unit(0, 1)])
+        found = store.nearest(probes, 3, exact=exact)
+        assert (found.shape, found.dtype) == ((2, 3), np.dtype(np.int64))
+        assert found.tolist() == [ids[:3], ids[:4:-1]]
+        named = store.nearest(probes[:1], 5, Where(labels=frozenset({"P1"})), exact=exact)
+        assert named.tolist() == [[*ids[1::2], -1]]
+        store.delete(Where(photos=frozenset({digest("0.jpg")})))
+        assert store.nearest(probes[:1], 1, exact=exact).tolist() == [[ids[1]]]
+        store.delete(Where())
+        assert store.nearest(probes, 2, exact=exact).tolist() == [[-1, -1], [-1, -1]]
+
+    # -- an index kept in the store -----------------------------------------------------------------------------------
+
+    def test_an_index_is_kept_whole_or_not_at_all(self, store: Store) -> None:
+        if not isinstance(store, KeepsIndex):
+            pytest.skip("this store keeps no index")
+        _add(store, face(), face("bob.jpg", "Bob"))
+        assert store.kept_index("exact") is None
+        parts = [bytes([n]) * 3_000_000 for n in range(4)]
+        at = store.sequence()
+        assert store.keep_index("exact", at, iter(parts))
+        kept = store.kept_index("exact")
+        assert kept is not None
+        assert (kept.sequence, kept.size) == (at, 12_000_000)
+        assert kept.sha256 == hashlib.sha256(b"".join(parts)).hexdigest()
+        assert b"".join(store.read_index(kept)) == b"".join(parts)
+
+        def broken() -> Iterator[bytes]:
+            yield b"half"
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            store.keep_index("exact", at, broken())
+        assert store.kept_index("exact") == kept
+        assert b"".join(store.read_index(kept)) == b"".join(parts)
+        assert store.keep_index("exact", at, [b"another"])
+        with pytest.raises(IndexUnavailable):
+            b"".join(store.read_index(kept))
+        assert store.kept_index("ann") is None
+
+    def test_a_deletion_takes_kept_indexes_with_it(self, store: Store) -> None:
+        if not isinstance(store, KeepsIndex):
+            pytest.skip("this store keeps no index")
+        _add(store, face(), face("bob.jpg", "Bob"))
+        at = store.sequence()
+        assert store.keep_index("exact", at, [b"Ann and Bob"])
+        kept = store.kept_index("exact")
+        assert kept is not None
+        assert store.delete(Where(labels=frozenset({"Ann"}))) == 1
+        assert store.kept_index("exact") is None
+        with pytest.raises(IndexUnavailable):
+            list(store.read_index(kept))
+        assert not store.keep_index("exact", at, [b"Ann and Bob"])
+        assert store.kept_index("exact") is None
+        assert store.keep_index("exact", store.sequence(), [b"Bob"])
+
     def test_the_url_opens_it_again(self, store: Store) -> None:
         if not (store.capabilities.durable and store.capabilities.shared):
             pytest.skip("a gallery that is neither durable nor shared cannot be opened again")
@@ -595,6 +723,8 @@ class StoreContract:
             lambda: list(store.embedding_batches()),
             lambda: store.changes(0),
             lambda: store.known([digest("ann.jpg")]),
+            store.faceless,
+            lambda: list(store.facts()),
         )
         for call in calls:
             with pytest.raises(StoreClosed):

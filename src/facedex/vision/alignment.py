@@ -1,6 +1,7 @@
 """Alignment: a similarity transform that brings five landmarks to where the embedder expects them.
 
-NumPy only. Pixel (0, 0) has its centre at (0, 0), as landmarks and OpenCV's ``warpAffine`` have it.
+In C where the kernel was compiled, else in NumPy: the same crop, within a level. Pixel (0, 0) has its centre at (0, 0),
+as landmarks and OpenCV's ``warpAffine`` have it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from facedex.errors import ArgumentInvalid, DegenerateLandmarks, PhotoArrayInvalid
 from facedex.models.contract import ALIGNMENTS, ARCFACE_TEMPLATE, TEMPLATE_SIZE
 from facedex.types import Landmarks, RgbImage
+from facedex.vision import native
 
 __all__ = ["ARCFACE_TEMPLATE", "TEMPLATE_SIZE", "align_face", "align_faces", "similarity_transform"]
 
@@ -125,6 +127,11 @@ def _warp(image: RgbImage, transform: npt.NDArray[np.float64], size: int) -> Rgb
     x_by_column, x_by_row = d * (steps - tx) / determinant, -b * (steps - ty) / determinant
     y_by_column, y_by_row = -c * (steps - tx) / determinant, a * (steps - ty) / determinant
     height, width = image.shape[:2]
+    crop = np.empty((size, size * 3), np.uint8)
+    if native.module is not None and image.flags.c_contiguous:
+        places = np.concatenate([x_by_column, x_by_row, y_by_column, y_by_row])
+        native.module.warp(image, height, width, places, size, crop)
+        return crop.reshape(size, size, 3)
     left, right = x_by_column.min() + x_by_row.min(), x_by_column.max() + x_by_row.max()
     top, bottom = y_by_column.min() + y_by_row.min(), y_by_column.max() + y_by_row.max()
     # The origin moves to the part of the image that is wanted: coordinates in it are small enough for float32.
@@ -142,7 +149,6 @@ def _warp(image: RgbImage, transform: npt.NDArray[np.float64], size: int) -> Rgb
     xs = (x_by_column - x0).repeat(3)
     ys = (y_by_column - y0).repeat(3)
     channel = np.tile(np.arange(3, dtype=np.float32), size)
-    crop = np.empty((size, size * 3), np.uint8)
     for first in range(0, size, _ROWS_AT_ONCE):
         rows = slice(first, first + _ROWS_AT_ONCE)
         x = (xs + x_by_row[rows, None]).astype(np.float32)

@@ -124,7 +124,8 @@ def describe(image: RgbImage, faces: Sequence[Face], classifiers: Mapping[str, C
     usable, qualities = [], []
     for face in faces:
         try:
-            qualities.append(assess(image, face))
+            crop = align_face(image, face.landmarks)
+            qualities.append(assess(face, crop, (image.shape[1], image.shape[0])))
         except DegenerateLandmarks:
             continue
         usable.append(face)

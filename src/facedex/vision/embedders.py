@@ -12,7 +12,7 @@ from facedex.errors import ArgumentInvalid, ModelInvalid
 from facedex.models import added, weights
 from facedex.models.catalog import SFACE, Crop, ModelCard
 from facedex.models.contract import Embedder, check_crops, unit_rows
-from facedex.models.runtime import Array, Model
+from facedex.models.runtime import DEFAULT_RUNTIME, Array, Model, Runtime
 from facedex.types import Embeddings, EmbeddingSpace
 
 __all__ = ["Embedder", "OnnxEmbedder", "SFace", "load_embedder", "network_input"]
@@ -117,13 +117,14 @@ class SFace(OnnxEmbedder):
         *,
         fetch: bool = True,
         threads: int | None = None,
+        runtime: Runtime = DEFAULT_RUNTIME,
         progress: weights.Progress | None = None,
     ) -> Self:
         """SFace with the weights of the catalog, fetched if need be and allowed.
 
         Raises  as ``weights.ensure`` and ``Model.load``.
         """
-        return cls(Model.load(weights.ensure(SFACE, models_dir, fetch, progress), threads))
+        return cls(Model.load(weights.ensure(SFACE, models_dir, fetch, progress), threads, runtime=runtime))
 
 
 def load_embedder(
@@ -132,6 +133,7 @@ def load_embedder(
     *,
     fetch: bool = True,
     threads: int | None = None,
+    runtime: Runtime = DEFAULT_RUNTIME,
     progress: weights.Progress | None = None,
 ) -> OnnxEmbedder:
     """The embedder of that name, of the catalog or added by the user; its weights are fetched if need be and allowed.
@@ -139,7 +141,7 @@ def load_embedder(
     Raises  ModelUnknown, ArgumentInvalid for a model of another task; else as ``weights.ensure`` and ``Model.load``.
     """
     card = added.find(name, models_dir, task="embed")
-    return OnnxEmbedder(Model.load(weights.ensure(card, models_dir, fetch, progress), threads), card)
+    return OnnxEmbedder(Model.load(weights.ensure(card, models_dir, fetch, progress), threads, runtime=runtime), card)
 
 
 def _agree(shape: tuple[int | None, ...], expected: tuple[int, ...]) -> bool:

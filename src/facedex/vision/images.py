@@ -1,11 +1,7 @@
 """Whatever a user holds a photo in, turned into upright RGB pixels.
 
 Everything here may come from a stranger. The number of bytes is checked before they are read, the number of pixels
-before they are decoded, and only decoders for the formats named below are ever reached.
-
-Pillow decodes, through its reader of the one format that the first bytes name, rather than ``Image.open``: that one
-compares sizes with a process-wide ``MAX_IMAGE_PIXELS`` and warns, and neither a global of the host program nor
-``warnings`` (whose filters all threads share) can be adjusted here. Limits are an argument instead.
+before they are decoded (``decoding``), and only decoders for the formats named there are ever reached.
 """
 
 from __future__ import annotations
@@ -13,35 +9,25 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import io
 import os
 import stat
-import struct
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
-from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.PpmImagePlugin import PpmImageFile
-from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from facedex.errors import (
     ArgumentInvalid,
     PhotoArrayInvalid,
-    PhotoError,
     PhotoLinkRefused,
     PhotoNotFound,
     PhotoTooLarge,
     PhotoUnreadable,
 )
 from facedex.types import Photo, RgbImage
+from facedex.vision.decoding import Limits, check_pixels, decode, measure_jpeg
+from facedex.vision.levels import Levels
 from facedex.vision.links import Fetcher, has_scheme, masked
 
 __all__ = ["Limits", "PhotoInput", "RawPhoto", "load_photo", "read_photo"]
@@ -57,41 +43,6 @@ PhotoInput: TypeAlias = (
     | npt.NDArray[np.floating]
 )
 """What a photo may be given as: a path, a link, a data URL, encoded bytes, a binary file object, or pixels."""
-
-_FORMATS: Final = "JPEG, PNG, WebP, BMP, TIFF, GIF and PPM are read"
-_ORIENTATION: Final = 0x0112
-_UPRIGHT: Final = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SLOW_CODECS: Final = {"bmp_rle": 4_000_000, "ppm": 500_000}
-"""Pixels to which a codec that Pillow runs as a Python loop is allowed: a second or two."""
-_STRIP_PIXELS: Final = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much a photo may cost; checked before anything is decoded.
-
-    max_bytes   encoded bytes. Not for arrays, which are in memory already.
-    max_pixels  width × height. 120 million admits the 108-megapixel photos of phones, which take 0.8 to 1.3 GB for
-                a moment; a service that strangers send photos to wants less.
-    """
-
-    max_bytes: int = 64 << 20
-    max_pixels: int = 120_000_000
-
-    def __post_init__(self) -> None:
-        for name in ("max_bytes", "max_pixels"):
-            value = getattr(self, name)
-            if value < 1:
-                raise ArgumentInvalid(f"Limits({name}={value}): a limit is at least 1.", argument=name, value=value)
-
 
 _DEFAULT_LIMITS: Final = Limits()
 _DEFAULT_FETCHER: Final = Fetcher()
@@ -145,8 +96,19 @@ class RawPhoto:
         Raises  PhotoUnreadable, PhotoTooLarge.
         """
         content = self._content
-        pixels = _decode(content, self.name, self._limits) if isinstance(content, bytes) else content
+        pixels = decode(content, self.name, self._limits) if isinstance(content, bytes) else content
         return Photo(pixels=pixels, digest=self.digest, link=self.link)
+
+    def levels(self) -> Levels:
+        """The photo at several sizes: of a JPEG, none is decoded before it is asked for.
+
+        Raises  as ``decode``; for a JPEG, so does asking.
+        """
+        content, name, limits = self._content, self.name, self._limits
+        extent = measure_jpeg(content, name, limits) if isinstance(content, bytes) else None
+        if extent is None or not isinstance(content, bytes):
+            return Levels.of(self.decode().pixels)
+        return Levels(extent.width, extent.height, lambda factor: decode(content, name, limits, factor), extent.origin)
 
 
 def read_photo(
@@ -297,222 +259,9 @@ def _check_bytes(size: int, name: str, limits: Limits) -> None:
         )
 
 
-def _check_pixels(width: int, height: int, name: str, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise PhotoTooLarge(
-            f"{name} has {width:,} × {height:,} pixels; the limit is {max_pixels:,}. Nothing was decoded. "
-            "Raise Limits(max_pixels=…) if you trust it.",
-            photo=name,
-            width=width,
-            height=height,
-            max_pixels=max_pixels,
-        )
-
-
 def _shown(path: str) -> str:
     """A path as text that any terminal, JSON or database takes: bytes that are no UTF-8 are written as ``\\udcXX``."""
     return path.encode("utf-8", "backslashreplace").decode()
-
-
-# ---------------------------------------------------------------- from bytes to pixels
-
-
-class _Jpeg(JpegImageFile):
-    """Pillow's JPEG reader without its look into EXIF for the resolution: broken EXIF makes that warn or fail."""
-
-    def getexif(self) -> Image.Exif:
-        return Image.Exif()
-
-
-class _Tiff(TiffImageFile):
-    """Pillow's TIFF reader, which turns the photo upright as it decodes, without the tags that do not matter here."""
-
-    def getexif(self) -> Image.Exif:
-        exif = Image.Exif()
-        if (orientation := self.tag_v2.get(_ORIENTATION)) in _UPRIGHT:
-            exif[_ORIENTATION] = orientation
-        return exif
-
-
-_READERS: Final[tuple[tuple[bytes, type[ImageFile]], ...]] = (
-    (b"\xff\xd8\xff", _Jpeg),
-    (b"\x89PNG\r\n\x1a\n", PngImageFile),
-    (b"GIF87a", GifImageFile),
-    (b"GIF89a", GifImageFile),
-    (b"BM", BmpImageFile),
-    (b"II*\0", _Tiff),
-    (b"MM\0*", _Tiff),
-    (b"II+\0", _Tiff),
-    (b"MM\0+", _Tiff),
-    (b"P4", PpmImageFile),
-    (b"P5", PpmImageFile),
-    (b"P6", PpmImageFile),
-)
-
-
-def _reader_of(data: bytes) -> type[ImageFile] | None:
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return WebPImageFile
-    return next((reader for signature, reader in _READERS if data.startswith(signature)), None)
-
-
-def _decode(data: bytes, name: str, limits: Limits) -> RgbImage:
-    reader = _reader_of(data)
-    if reader is None:
-        raise _not_an_image(data, name)
-    try:
-        if reader is WebPImageFile:
-            # Its decoder takes memory for the whole canvas as soon as it is opened.
-            _check_pixels(*_webp_size(data), name, limits.max_pixels)
-        with reader(io.BytesIO(data)) as image:
-            _check_image(image, name, limits)
-            image.load()
-            pixels = _to_rgb(image)
-    except PhotoError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PhotoTooLarge(
-            f"{name} has more pixels than Pillow decodes of {reader.format}: {error} Nothing was decoded.",
-            photo=name,
-            max_pixels=limits.max_pixels,
-        ) from error
-    except MemoryError as error:
-        raise PhotoUnreadable(f"{name} needs more memory than there is.", photo=name) from error
-    except Exception as error:  # whatever a decoder finds to raise over damaged bytes
-        seen = str(error) or type(error).__name__
-        what = "truncated" if "truncated" in seen.lower() else "damaged or truncated"
-        raise PhotoUnreadable(
-            f"{name} is a {what} {reader.format} file of {len(data):,} bytes: {seen}.",
-            photo=name,
-            format=reader.format,
-            bytes=len(data),
-        ) from error
-    return pixels
-
-
-def _not_an_image(data: bytes, name: str) -> PhotoUnreadable:
-    start = data[:16]
-    if data[4:8] == b"ftyp":
-        return PhotoUnreadable(
-            f"{name} is a HEIC, AVIF or video file; {_FORMATS}. Convert it first.", photo=name, start=start
-        )
-    more = "…" if len(data) > len(start) else ""
-    return PhotoUnreadable(
-        f"{name} is not an image (starts with {start!r}{more}); {_FORMATS}.", photo=name, start=start
-    )
-
-
-def _check_image(image: ImageFile, name: str, limits: Limits) -> None:
-    """The pixel limit, from what the header says."""
-    width, height = image.size
-    _check_pixels(width, height, name, limits.max_pixels)
-    if isinstance(image, TiffImageFile):
-        # The TIFF reader applies Pillow's own limit while it decodes, first by a warning: stay below it. And its
-        # decoder takes memory for a whole tile, which the header may claim to be larger than the photo.
-        _check_pixels(width, height, name, Image.MAX_IMAGE_PIXELS or limits.max_pixels)
-        tile = image.tag_v2.get(322, 0), image.tag_v2.get(323, 0)
-        if all(isinstance(side, int) for side in tile):
-            _check_pixels(*tile, name, limits.max_pixels)
-    if image.tile and (most := _SLOW_CODECS.get(image.tile[0][0])) is not None:
-        _check_pixels(width, height, f"{name}, encoded in a rare and slow way,", min(limits.max_pixels, most))
-
-
-def _webp_size(data: bytes) -> tuple[int, int]:
-    """Width and height of a WebP's canvas. Source: RFC 9649, sections 2.5 to 2.7."""
-    kind = data[12:16]
-    if kind == b"VP8X":
-        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
-    if kind == b"VP8L":
-        bits = int.from_bytes(data[21:25], "little")
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    if kind == b"VP8 ":
-        width, height = struct.unpack_from("<HH", data, 26)
-        return width & 0x3FFF, height & 0x3FFF
-    raise ValueError(f"a first chunk {kind!r}, which is none of WebP's")
-
-
-def _to_rgb(image: ImageFile) -> RgbImage:
-    """Decoded pixels of any mode → upright (H, W, 3) uint8."""
-    turn = _UPRIGHT.get(1 if isinstance(image, TiffImageFile) else _orientation(image.info))
-    flat: Image.Image = image
-    if image.mode == "F" or image.mode.startswith("I"):
-        flat = Image.fromarray(_to_eight_bits(np.asarray(image), image))
-    elif image.has_transparency_data:
-        flat = _on_white(image)
-    elif image.mode != "RGB":
-        flat = image.convert("RGB")
-    if turn is not None:
-        flat = flat.transpose(turn)
-    return _pixels_of(flat if flat.mode == "RGB" else flat.convert("RGB"))
-
-
-def _pixels_of(image: Image.Image) -> RgbImage:
-    """The pixels of an RGB image, copied a strip at a time: Pillow's own way holds two more copies of the whole."""
-    width, height = image.size
-    pixels = np.empty((height, width, 3), np.uint8)
-    rows = max(1, _STRIP_PIXELS // width)
-    for top in range(0, height, rows):
-        bottom = min(top + rows, height)
-        pixels[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
-    pixels.flags.writeable = False
-    return pixels
-
-
-def _to_eight_bits(values: npt.NDArray[Any], image: ImageFile) -> npt.NDArray[np.uint8]:
-    """Gray of 16 or 32 bits, or float, (H, W) → uint8, scaled rather than clipped; below black is black."""
-    if values.dtype.kind == "f":
-        if not np.isfinite(values).all():
-            raise ValueError("it holds pixels that are not finite numbers")
-        ranges = [1.0, 255.0, 65535.0, float(2**32 - 1)]
-    else:
-        ranges = [255.0, 65535.0, float(2**32 - 1)]
-    greatest = float(values.max())
-    if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
-        bits = image.tag_v2.get(258, (16,)) if isinstance(image, TiffImageFile) else (16,)
-        full = 4095.0 if bits == (12,) else 65535.0
-    else:
-        full = next((limit for limit in ranges if greatest <= limit), greatest)
-    scaled = np.multiply(values, np.float32(255.0 / full), dtype=np.float32)
-    np.rint(scaled, out=scaled)
-    np.clip(scaled, 0, 255, out=scaled)
-    eight: npt.NDArray[np.uint8] = scaled.astype(np.uint8)
-    return eight
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode == "La":
-        image = image.convert("LA")
-    if image.mode != "RGBA":
-        image = image.convert("RGBA")
-    if image.getchannel("A").getextrema() == (0, 0):
-        return image.convert("RGB")
-    page = Image.new("RGB", image.size, (255, 255, 255))
-    page.paste(image, mask=image)
-    return page
-
-
-def _orientation(info: dict[str | tuple[int, int], Any]) -> int:
-    """EXIF's orientation, 1…8; 1 (upright) when absent or broken.
-
-    Read here, in the one table that holds it: Pillow reads all of EXIF, and warns or fails over parts that matter not.
-    Source: CIPA DC-008 (Exif 2.32), section 4.6.4.
-    """
-    exif = info.get("exif")
-    try:
-        if not isinstance(exif, bytes):
-            # Older PNG writers keep it as hexadecimal text under a heading of three lines.
-            exif = bytes.fromhex("".join(str(info["Raw profile type exif"]).split("\n")[3:]))
-        tiff = exif.removeprefix(b"Exif\0\0")
-        order = {b"II": "<", b"MM": ">"}[tiff[:2]]
-        (table,) = struct.unpack_from(order + "I", tiff, 4)
-        (entries,) = struct.unpack_from(order + "H", tiff, table)
-        for entry in range(table + 2, table + 2 + 12 * entries, 12):
-            tag, kind = struct.unpack_from(order + "HH", tiff, entry)
-            if tag == _ORIENTATION:
-                return int(struct.unpack_from(order + {1: "B", 3: "H", 4: "I"}[kind], tiff, entry + 8)[0])
-    except (KeyError, ValueError, struct.error):
-        pass
-    return 1
 
 
 # ---------------------------------------------------------------- from arrays
@@ -536,7 +285,7 @@ def _from_array(array: npt.NDArray[Any], bgr: bool, limits: Limits) -> tuple[Rgb
         raise invalid("has no pixels")
     if dtype != np.uint8 and dtype.kind != "f":
         raise invalid("does not hold pixel values we know the range of")
-    _check_pixels(shape[1], shape[0], f"the array of shape {shape}", limits.max_pixels)
+    check_pixels(shape[1], shape[0], f"the array of shape {shape}", limits.max_pixels)
     values = np.asarray(array)
     if dtype != np.uint8:
         least, greatest = values.min(), values.max()

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from facedex.errors import ArgumentInvalid, DegenerateLandmarks
 from facedex.models.contract import TEMPLATE_SIZE
 from facedex.types import Face, Landmarks, Pose, Quality, RgbImage
-from facedex.vision.alignment import align_face, similarity_transform
+from facedex.vision.alignment import similarity_transform
 
 MEAN_FACE: Final = np.array(
     [
@@ -92,13 +92,14 @@ def _no_pose(points: npt.NDArray[np.float64]) -> DegenerateLandmarks:
     )
 
 
-def assess(image: RgbImage, face: Face, crop: RgbImage | None = None) -> Quality:
+def assess(face: Face, crop: RgbImage, photo_size: tuple[int, int]) -> Quality:
     """The quality of one face of a photo, in a fraction of a millisecond.
 
-    crop     the face as ``align_face`` cuts it out by default, if it is there already.
-    Raises   DegenerateLandmarks; PhotoArrayInvalid.
+    crop        the face as ``align_face`` cuts it out by default.
+    photo_size  width and height of the photo in pixels, for what is cut off.
+    Raises      DegenerateLandmarks.
     """
-    measures = measure(image, face, align_face(image, face.landmarks) if crop is None else crop)
+    measures = measure(face, crop, photo_size)
     score, faults = rate(measures)
     return Quality(
         score=score,
@@ -127,7 +128,7 @@ class Measures:
     detection_score: float
 
 
-def measure(image: RgbImage, face: Face, crop: RgbImage) -> Measures:
+def measure(face: Face, crop: RgbImage, photo_size: tuple[int, int]) -> Measures:
     """Everything that is measured of a face; see ``assess``."""
     luminance = crop[_FACE].astype(np.float32) @ _LUMINANCE
     whole = float(luminance.var())
@@ -138,7 +139,7 @@ def measure(image: RgbImage, face: Face, crop: RgbImage) -> Measures:
         overexposed=float(np.count_nonzero(luminance > _BURNT)) / luminance.size,
         eyes=max(float(luminance[eye].var()) for eye in _EYES) / (whole + 1),
         eye_distance=math.hypot(*(right - left)),
-        inside=_inside(face.landmarks, image.shape[1], image.shape[0]),
+        inside=_inside(face.landmarks, *photo_size),
         pose=head_pose(face.landmarks),
         detection_score=face.detection_score,
     )

@@ -44,6 +44,27 @@ INLINE uint32_t above(const __m256i sum[4], int32_t thr)
            (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(m3)) << 24;
 }
 
+/* 8 x 8 words of 32 bits */
+INLINE void transpose(__m256i r[8])
+{
+    __m256i t[8];
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        r[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
+        r[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
+        r[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
+        r[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    for (int i = 0; i < 4; i++) {
+        const __m256i low = _mm256_permute2x128_si256(r[i], r[i + 4], 0x20);
+        r[i + 4] = _mm256_permute2x128_si256(r[i], r[i + 4], 0x31);
+        r[i] = low;
+    }
+}
+
 TARGET static void scan4(const uint8_t *packed, size_t n_blocks, size_t n_groups, const int8_t *probe,
                          const int32_t *init, int32_t total, const int32_t *thr, uint32_t *masks)
 {
@@ -164,6 +185,14 @@ TARGET static int32_t refine(const uint8_t *code, const int16_t *probe, size_t n
     return _mm_cvtsi128_si32(s) + facedex_refine_portable(code + d, probe + d, n - d);
 }
 
+/* eight lanes in halves */
+INLINE double folded(__m256d lo, __m256d hi)
+{
+    const __m256d four = _mm256_add_pd(lo, hi);
+    const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+}
+
 TARGET static double dot(const float *row, const double *probe, size_t n)
 {
     __m256d lo = _mm256_setzero_pd(), hi = lo;
@@ -180,46 +209,81 @@ TARGET static double dot(const float *row, const double *probe, size_t n)
         lo = _mm256_fmadd_pd(_mm256_cvtps_pd(_mm_loadu_ps(r)), _mm256_loadu_pd(p), lo);
         hi = _mm256_fmadd_pd(_mm256_cvtps_pd(_mm_loadu_ps(r + 4)), _mm256_loadu_pd(p + 4), hi);
     }
-    const __m256d four = _mm256_add_pd(lo, hi);
-    const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
-    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+    return folded(lo, hi);
 }
 
-/* 2 rows x P probes: every row is converted once for P probes, every probe read once for 2 rows */
+/* Each row is a chain of additions that wait for each other: four of them at once keep the adders busy. */
+TARGET static void dot_gather(const float *const *rows, size_t n_rows, size_t n, const double *probe, double *out)
+{
+    if (n_rows == 1) {
+        out[0] = dot(rows[0], probe, n);
+        return;
+    }
+    const float *row[GATHER];
+    for (size_t r = 0; r < GATHER; r++)
+        row[r] = rows[r < n_rows ? r : n_rows - 1];
+    __m256d acc[GATHER][2];
+    UNROLL for (int r = 0; r < GATHER; r++)
+        acc[r][0] = acc[r][1] = _mm256_setzero_pd();
+    size_t d = 0;
+    for (; d + 8 <= n; d += 8)
+        UNROLL for (int h = 0; h < 2; h++) {
+            const __m256d p = _mm256_loadu_pd(probe + d + 4 * h);
+            UNROLL for (int r = 0; r < GATHER; r++)
+                acc[r][h] = _mm256_fmadd_pd(_mm256_cvtps_pd(_mm_loadu_ps(row[r] + d + 4 * h)), p, acc[r][h]);
+        }
+    if (d < n)
+        UNROLL for (int r = 0; r < GATHER; r++) {
+            float x[8] = {0}; /* zeros add nothing to the lanes beyond the end */
+            memcpy(x, row[r] + d, (n - d) * sizeof *x);
+            UNROLL for (int h = 0; h < 2; h++)
+                acc[r][h] = _mm256_fmadd_pd(_mm256_cvtps_pd(_mm_loadu_ps(x + 4 * h)),
+                                            _mm256_loadu_pd(probe + d + 4 * h), acc[r][h]);
+        }
+    double all[GATHER];
+    UNROLL for (int r = 0; r < GATHER; r++)
+        all[r] = folded(acc[r][0], acc[r][1]);
+    memcpy(out, all, n_rows * sizeof *out);
+}
+
+/* 4 rows x P probes, half of the lanes at a time, so that all sums stay in registers: every row is converted once for P
+ * probes, every probe read once for 4 rows.  Rows beyond the last are the last one again. */
 #define DOTS_TILE(P)                                                                                                   \
-    TARGET static void dots_tile##P(const float *a, const float *b, size_t n, const double *probes, size_t stride,     \
-                                    double *out, size_t out_stride)                                                    \
+    TARGET static void dots_tile##P(const float *const row[4], size_t n, const double *probes, size_t stride,          \
+                                    __m128i rest[2], size_t n_rows, double *out, size_t out_stride)                    \
     {                                                                                                                  \
-        __m256d acc[2][P][2];                                                                                          \
+        __m256d half[P][4];                                                                                            \
         UNROLL for (int h = 0; h < 2; h++)                                                                             \
+        {                                                                                                              \
+            __m256d acc[P][4];                                                                                         \
             UNROLL for (int q = 0; q < P; q++)                                                                         \
-                acc[h][q][0] = acc[h][q][1] = _mm256_setzero_pd();                                                     \
-        size_t d = 0;                                                                                                  \
-        for (; d + 8 <= n; d += 8)                                                                                     \
-            UNROLL for (int h = 0; h < 2; h++) { /* halves, so that everything stays in 16 registers */                \
-                const __m256d x = _mm256_cvtps_pd(_mm_loadu_ps(a + d + 4 * h));                                        \
-                const __m256d y = _mm256_cvtps_pd(_mm_loadu_ps(b + d + 4 * h));                                        \
-                UNROLL for (int q = 0; q < P; q++) {                                                                   \
-                    const __m256d p = _mm256_loadu_pd(probes + q * stride + d + 4 * h);                                \
-                    acc[h][q][0] = _mm256_fmadd_pd(x, p, acc[h][q][0]);                                                \
-                    acc[h][q][1] = _mm256_fmadd_pd(y, p, acc[h][q][1]);                                                \
+                UNROLL for (int r = 0; r < 4; r++)                                                                     \
+                    acc[q][r] = _mm256_setzero_pd();                                                                   \
+            size_t d = 4 * (size_t)h;                                                                                  \
+            for (; d + 4 <= n; d += 8) {                                                                               \
+                __m256d p[P];                                                                                          \
+                UNROLL for (int q = 0; q < P; q++)                                                                     \
+                    p[q] = _mm256_loadu_pd(probes + q * stride + d);                                                   \
+                UNROLL for (int r = 0; r < 4; r++) {                                                                   \
+                    const __m256d x = _mm256_cvtps_pd(_mm_loadu_ps(row[r] + d));                                       \
+                    UNROLL for (int q = 0; q < P; q++)                                                                 \
+                        acc[q][r] = _mm256_fmadd_pd(x, p[q], acc[q][r]);                                               \
                 }                                                                                                      \
             }                                                                                                          \
-        if (d < n) {                                                                                                   \
-            float rest[2][8] = {{0}};                                                                                  \
-            memcpy(rest[0], a + d, (n - d) * sizeof(float));                                                           \
-            memcpy(rest[1], b + d, (n - d) * sizeof(float));                                                           \
-            UNROLL for (int h = 0; h < 2; h++)                                                                         \
-                UNROLL for (int q = 0; q < P; q++)                                                                     \
-                    UNROLL for (int r = 0; r < 2; r++)                                                                 \
-                        acc[h][q][r] = _mm256_fmadd_pd(_mm256_cvtps_pd(_mm_loadu_ps(rest[r] + 4 * h)),                 \
-                                                       _mm256_loadu_pd(probes + q * stride + d + 4 * h),               \
-                                                       acc[h][q][r]);                                                  \
+            if (d < n) /* zeros add nothing to the lanes beyond the end */                                             \
+                UNROLL for (int r = 0; r < 4; r++) {                                                                   \
+                    const __m256d x = _mm256_cvtps_pd(_mm_maskload_ps(row[r] + d, rest[h]));                           \
+                    UNROLL for (int q = 0; q < P; q++)                                                                 \
+                        acc[q][r] = _mm256_fmadd_pd(x, _mm256_loadu_pd(probes + q * stride + d), acc[q][r]);           \
+                }                                                                                                      \
+            UNROLL for (int q = 0; q < P; q++)                                                                         \
+                UNROLL for (int r = 0; r < 4; r++)                                                                     \
+                    half[q][r] = h ? _mm256_add_pd(half[q][r], acc[q][r]) : acc[q][r];                                 \
         }                                                                                                              \
         UNROLL for (int q = 0; q < P; q++)                                                                             \
-            UNROLL for (int r = 0; r < 2; r++) {                                                                       \
-                const __m256d four = _mm256_add_pd(acc[0][q][r], acc[1][q][r]);                                        \
-                const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));          \
+            for (size_t r = 0; r < n_rows; r++) {                                                                      \
+                const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(half[q][r]),                                     \
+                                               _mm256_extractf128_pd(half[q][r], 1));                                  \
                 out[q * out_stride + r] = _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));                   \
             }                                                                                                          \
     }
@@ -229,16 +293,20 @@ DOTS_TILE(3)
 TARGET static void dots(const float *rows, size_t n_rows, size_t n, const double *probes, size_t stride,
                         size_t n_probes, double *out)
 {
-    size_t r = 0;
-    for (; r + 2 <= n_rows; r += 2, rows += 2 * n) {
+    const int over = (int)(n % 8); /* lanes of the last, incomplete eight */
+    const __m128i at = _mm_setr_epi32(0, 1, 2, 3);
+    __m128i rest[2] = {_mm_cmpgt_epi32(_mm_set1_epi32(over), at), _mm_cmpgt_epi32(_mm_set1_epi32(over - 4), at)};
+    for (size_t r = 0; r < n_rows; r += 4) {
+        const size_t here = n_rows - r < 4 ? n_rows - r : 4;
+        const float *row[4];
+        for (size_t i = 0; i < 4; i++)
+            row[i] = rows + (r + (i < here ? i : here - 1)) * n;
         size_t q = 0;
         for (; q + 3 <= n_probes; q += 3)
-            dots_tile3(rows, rows + n, n, probes + q * stride, stride, out + q * n_rows + r, n_rows);
+            dots_tile3(row, n, probes + q * stride, stride, rest, here, out + q * n_rows + r, n_rows);
         for (; q < n_probes; q++)
-            dots_tile1(rows, rows + n, n, probes + q * stride, stride, out + q * n_rows + r, n_rows);
+            dots_tile1(row, n, probes + q * stride, stride, rest, here, out + q * n_rows + r, n_rows);
     }
-    for (size_t q = 0; r < n_rows && q < n_probes; q++)
-        out[q * n_rows + r] = dot(rows, probes + q * stride, n);
 }
 
 /* 4 R rows x P probes, 12 sums: the lanes run along the dimension, so that nothing has to be transposed; four sums of
@@ -280,9 +348,44 @@ PRODUCTS_TILE(2, 1)
 PRODUCTS_TILE(1, 2)
 PRODUCTS_TILE(1, 3)
 
+TARGET void facedex_avx2_panel(const float *rows, size_t n_rows, size_t n, size_t depth, size_t width, float *panel)
+{
+    for (size_t r = 0; r < width; r += 8) {
+        const float *row[8];
+        for (size_t i = 0; i < 8; i++)
+            row[i] = rows + (r + i < n_rows ? r + i : n_rows - 1) * n;
+        size_t d = 0;
+        for (; d + 8 <= depth; d += 8) {
+            __m256i x[8];
+            for (int i = 0; i < 8; i++)
+                x[i] = load(row[i] + d);
+            transpose(x);
+            for (int i = 0; i < 8; i++)
+                _mm256_storeu_si256((__m256i *)(panel + (d + i) * width + r), x[i]);
+        }
+        for (; d < depth; d++)
+            for (size_t i = 0; i < 8; i++)
+                panel[d * width + r + i] = row[i][d];
+    }
+}
+
+#define LANES 8
+#define MOST 6
+#define VEC __m256
+#define VZERO _mm256_setzero_ps()
+#define VLOAD _mm256_loadu_ps
+#define VSTORE _mm256_storeu_ps
+#define VSPLAT _mm256_set1_ps
+#define VFMA _mm256_fmadd_ps
+#include "panels.h"
+
 TARGET static void products(const float *rows, size_t n_rows, size_t n, const float *probes, size_t probe_stride,
                             size_t n_probes, float *out, size_t stride)
 {
+    if (n_probes >= 16) { /* enough to pay for the transposition */
+        panel_products(rows, n_rows, n, probes, probe_stride, n_probes, out, stride);
+        return;
+    }
     const __m256i rest = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(n % 8)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     for (size_t r = 0; r < n_rows; r += 8) {
         const float *row[8];
@@ -320,9 +423,22 @@ TARGET static double dot32(const float *row, const float *probe, size_t n)
         lo = _mm256_fmadd_pd(_mm256_cvtps_pd(_mm_loadu_ps(r)), _mm256_cvtps_pd(_mm_loadu_ps(p)), lo);
         hi = _mm256_fmadd_pd(_mm256_cvtps_pd(_mm_loadu_ps(r + 4)), _mm256_cvtps_pd(_mm_loadu_ps(p + 4)), hi);
     }
-    const __m256d four = _mm256_add_pd(lo, hi);
-    const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
-    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+    return folded(lo, hi);
+}
+
+TARGET static double widen(const float *x, size_t n, double *out)
+{
+    __m256d sum[2] = {_mm256_setzero_pd(), _mm256_setzero_pd()};
+    size_t d = 0;
+    for (; d + 8 <= n; d += 8)
+        UNROLL for (int h = 0; h < 2; h++) {
+            const __m256d v = _mm256_cvtps_pd(_mm_loadu_ps(x + d + 4 * h));
+            sum[h] = _mm256_fmadd_pd(v, v, sum[h]);
+            _mm256_storeu_pd(out + d + 4 * h, v);
+        }
+    double lane[4];
+    _mm256_storeu_pd(lane, _mm256_add_pd(sum[0], sum[1]));
+    return (lane[0] + lane[1]) + (lane[2] + lane[3]) + (d < n ? facedex_widen_portable(x + d, n - d, out + d) : 0);
 }
 
 TARGET static float square(const float *x, size_t n)
@@ -342,6 +458,20 @@ TARGET static float square(const float *x, size_t n)
     for (; d < n; d++)
         sum += x[d] * x[d];
     return sum;
+}
+
+TARGET static float largest(const float *values, size_t n_blocks)
+{
+    __m256 best[4];
+    UNROLL for (int v = 0; v < 4; v++)
+        best[v] = _mm256_loadu_ps(values + 8 * v);
+    for (size_t b = 1; b < n_blocks; b++)
+        UNROLL for (int v = 0; v < 4; v++)
+            best[v] = _mm256_max_ps(best[v], _mm256_loadu_ps(values + b * BLOCK + 8 * v));
+    const __m256 eight = _mm256_max_ps(_mm256_max_ps(best[0], best[1]), _mm256_max_ps(best[2], best[3]));
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
 TARGET static size_t reach(const float *values, size_t n_blocks, float cut, uint32_t *masks)
@@ -369,7 +499,6 @@ TARGET static void unpack4(const uint8_t *packed, size_t n_groups, uint8_t *bloc
         }
 }
 
-/* 8 rows x 8 groups of 4 bytes at a time: a transposition of 32-bit words */
 TARGET static void unpack8(const uint8_t *codes, size_t n_groups, uint8_t *block)
 {
     const size_t row = n_groups * 4;
@@ -377,24 +506,12 @@ TARGET static void unpack8(const uint8_t *codes, size_t n_groups, uint8_t *block
     for (; g + 8 <= n_groups; g += 8)
         for (int v = 0; v < 4; v++) {
             const uint8_t *c = codes + (size_t)v * 8 * row + g * 4;
-            uint8_t *out = block + g * 128 + 32 * v;
-            __m256i r[8], t[8];
+            __m256i r[8];
             for (int i = 0; i < 8; i++)
                 r[i] = load(c + (size_t)i * row);
-            for (int i = 0; i < 8; i += 2) {
-                t[i] = _mm256_unpacklo_epi32(r[i], r[i + 1]);
-                t[i + 1] = _mm256_unpackhi_epi32(r[i], r[i + 1]);
-            }
-            for (int i = 0; i < 8; i += 4) {
-                r[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
-                r[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
-                r[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
-                r[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
-            }
-            for (int i = 0; i < 4; i++) {
-                _mm256_storeu_si256((__m256i *)(out + 128 * i), _mm256_permute2x128_si256(r[i], r[i + 4], 0x20));
-                _mm256_storeu_si256((__m256i *)(out + 128 * (i + 4)), _mm256_permute2x128_si256(r[i], r[i + 4], 0x31));
-            }
+            transpose(r);
+            for (int i = 0; i < 8; i++)
+                _mm256_storeu_si256((__m256i *)(block + g * 128 + 32 * v + 128 * i), r[i]);
         }
     for (int r = 0; r < BLOCK; r++)
         for (size_t h = g; h < n_groups; h++)
@@ -403,7 +520,8 @@ TARGET static void unpack8(const uint8_t *codes, size_t n_groups, uint8_t *block
 
 const Kernel facedex_avx2 = {
     .name = "avx2", .probe_limit8 = 63, .wraps = 1, .scan4 = scan4, .scan8 = scan8,
-    .refine = refine, .dot = dot, .dots = dots, .products = products, .reach = reach, .dot32 = dot32, .square = square,
+    .refine = refine, .dot = dot, .dots = dots, .dot_gather = dot_gather, .products = products, .largest = largest, .reach = reach,
+    .dot32 = dot32, .widen = widen, .square = square,
     .unpack4 = unpack4, .unpack8 = unpack8,
 };
 #endif

@@ -119,21 +119,41 @@ static int32_t refine(const uint8_t *code, const int16_t *probe, size_t n)
 
 static double dot(const float *row, const double *probe, size_t n) { return facedex_avx2.dot(row, probe, n); }
 
+static void dot_gather(const float *const *rows, size_t n_rows, size_t n, const double *probe, double *out)
+{
+    facedex_avx2.dot_gather(rows, n_rows, n, probe, out);
+}
+
 static void dots(const float *rows, size_t n_rows, size_t n, const double *probes, size_t stride, size_t n_probes,
                  double *out)
 {
     facedex_avx2.dots(rows, n_rows, n, probes, stride, n_probes, out);
 }
 
+#define LANES 16
+#define MOST 12
+#define VEC __m512
+#define VZERO _mm512_setzero_ps()
+#define VLOAD _mm512_loadu_ps
+#define VSTORE _mm512_storeu_ps
+#define VSPLAT _mm512_set1_ps
+#define VFMA _mm512_fmadd_ps
+#include "panels.h"
+
 static void products(const float *rows, size_t n_rows, size_t n, const float *probes, size_t probe_stride,
                      size_t n_probes, float *out, size_t stride)
 {
-    facedex_avx2.products(rows, n_rows, n, probes, probe_stride, n_probes, out, stride);
+    (n_probes >= 16 ? panel_products : facedex_avx2.products)(rows, n_rows, n, probes, probe_stride, n_probes, out,
+                                                              stride);
 }
 
 static double dot32(const float *row, const float *probe, size_t n) { return facedex_avx2.dot32(row, probe, n); }
 
+static double widen(const float *x, size_t n, double *out) { return facedex_avx2.widen(x, n, out); }
+
 static float square(const float *x, size_t n) { return facedex_avx2.square(x, n); }
+
+static float largest(const float *values, size_t n_blocks) { return facedex_avx2.largest(values, n_blocks); }
 
 static size_t reach(const float *values, size_t n_blocks, float cut, uint32_t *masks)
 {
@@ -142,7 +162,8 @@ static size_t reach(const float *values, size_t n_blocks, float cut, uint32_t *m
 
 const Kernel facedex_avx512vnni = {
     .name = "avx512vnni", .probe_limit8 = 127, .wraps = 0, .scan4 = scan4, .scan8 = scan8,
-    .refine = refine, .dot = dot, .dots = dots, .products = products, .reach = reach, .dot32 = dot32, .square = square,
+    .refine = refine, .dot = dot, .dots = dots, .dot_gather = dot_gather, .products = products, .largest = largest, .reach = reach,
+    .dot32 = dot32, .widen = widen, .square = square,
     .unpack4 = unpack4, .unpack8 = unpack8,
 };
 #endif

@@ -11,6 +11,13 @@
 /* How far the float32 arithmetic around the codes (rotation: at most 4 log2(4096) + 4 roundings of 2^-24 each, on
  * probe and row; centring; lengths of residuals) can move a similarity, with room to spare: 2 * 52 * 6e-8 = 6e-6. */
 #define SLACK 2e-5
+#if defined(__GNUC__) || defined(__clang__)
+#define UNROLL _Pragma("GCC unroll 8")
+#else
+#define UNROLL
+#endif
+/* values of a gallery that is compared in float32 at most: beyond, codes win whatever is asked */
+#define MOST_DIRECT 9000000
 /* rows and probes are of unit length within this (squared length within twice of it) */
 #define UNIT_TOLERANCE 1e-3
 #define PROBE_LIMIT4 127
@@ -373,6 +380,18 @@ static uint32_t lowest_bit(uint32_t mask)
     while (!(mask >> r & 1))
         r++;
     return r;
+#endif
+}
+
+static uint32_t bits_in(uint32_t mask)
+{
+#if defined(__GNUC__) || defined(__clang__)
+    return (uint32_t)__builtin_popcount(mask);
+#else
+    uint32_t n = 0;
+    for (; mask; mask &= mask - 1)
+        n++;
+    return n;
 #endif
 }
 
@@ -820,48 +839,94 @@ static void collect(Entry *heap, size_t *n, size_t k, Entry e)
         sink(heap, k, e);
 }
 
-/* Sort best first, with room for as many beside: runs of 8 by insertion, then merged without a branch to mispredict. */
+enum { SHORT = 8 };
+
+/* Eight by counting how many are better, without a branch; equal scores stay in order here and in the merges. */
+static void sort_short(const Entry from[SHORT], Entry to[SHORT])
+{
+    UNROLL for (int i = 0; i < SHORT; i++)
+    {
+        size_t rank = 0;
+        UNROLL for (int j = 0; j < SHORT; j++)
+            rank += j < i ? from[j].score >= from[i].score : from[j].score > from[i].score;
+        to[rank] = from[i];
+    }
+}
+
+/* Two sorted runs of the same length into one, from both ends at once: neither waits for the other, nothing branches. */
+static void merge_even(const Entry *from, size_t run, Entry *to)
+{
+    const Entry *left = from, *right = from + run, *left_end = right - 1, *right_end = right + run - 1;
+    Entry *end = to + 2 * run - 1;
+    for (size_t i = 0; i < run; i++) {
+        const size_t second = left->score < right->score;
+        *to++ = *(second ? right : left);
+        right += second;
+        left += 1 - second;
+        const size_t first = left_end->score < right_end->score;
+        *end-- = *(first ? left_end : right_end);
+        left_end -= first;
+        right_end -= 1 - first;
+    }
+}
+
+static void merge(const Entry *left, const Entry *middle, const Entry *end, Entry *to)
+{
+    const Entry *right = middle;
+    while (left < middle && right < end)
+        *to++ = left->score < right->score ? *right++ : *left++;
+    memcpy(to, left, (size_t)(middle - left) * sizeof *to);
+    memcpy(to + (middle - left), right, (size_t)(end - right) * sizeof *to);
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const int64_t x = ((const Entry *)a)->id, y = ((const Entry *)b)->id;
+    return (x > y) - (x < y);
+}
+
+/* Equal scores by id: there are few, or all of them are. */
+static void settle_ties(Entry *e, size_t n)
+{
+    for (size_t first = 0, i = 1; i <= n; i++)
+        if (i == n || e[i].score != e[first].score) {
+            if (i - first > 1)
+                qsort(e + first, i - first, sizeof *e, by_id);
+            first = i;
+        }
+}
+
+static size_t sort_room(size_t n) { return (n + SHORT - 1) / SHORT * SHORT; }
+
+/* Sort best first; there is room for `sort_room` entries here and as many beside. */
 static Entry *sort_entries(Entry *from, size_t n, Entry *to)
 {
-    enum { SHORT = 8 };
-    for (size_t first = 0; first < n; first += SHORT) {
-        const size_t end = first + SHORT < n ? first + SHORT : n;
-        for (size_t i = first + 1; i < end; i++) {
-            const Entry e = from[i];
-            size_t j = i;
-            for (; j > first && worse(from[j - 1], e); j--)
-                from[j] = from[j - 1];
-            from[j] = e;
-        }
-    }
-    for (size_t run = SHORT; run < n; run *= 2) {
-        for (size_t first = 0; first < n; first += 2 * run) {
-            const size_t middle = first + run < n ? first + run : n, end = middle + run < n ? middle + run : n;
-            size_t i = first, j = middle, at = first;
-            while (i < middle && j < end) {
-                const Entry a = from[i], b = from[j];
-                const size_t second = (a.score < b.score) | ((a.score == b.score) & (a.id > b.id));
-                to[at++] = *(second ? from + j : from + i);
-                i += 1 - second;
-                j += second;
-            }
-            memcpy(to + at, from + i, (middle - i) * sizeof *to);
-            memcpy(to + at + (middle - i), from + j, (end - j) * sizeof *to);
-        }
+    const size_t all = sort_room(n);
+    for (size_t i = n; i < all; i++)
+        from[i] = (Entry){-INFINITY, INT64_MAX};
+    for (size_t first = 0; first < all; first += SHORT)
+        sort_short(from + first, to + first);
+    for (size_t run = SHORT; run < all; run *= 2) {
         Entry *swapped = from;
         from = to;
         to = swapped;
+        size_t first = 0;
+        for (; first + 2 * run <= all; first += 2 * run)
+            merge_even(from + first, run, to + first);
+        if (first < all)
+            merge(from + first, from + (first + run < all ? first + run : all), from + all, to + first);
     }
-    return from;
+    settle_ties(to, n);
+    return to;
 }
 
-/* Write the k best of n entries in any order; pads with nobody.  There is room for n more behind the entries. */
+/* Write the k best of n entries in any order; pads with nobody.  There is room for 2 sort_room(n) entries. */
 static void write_answer(const Search *search, size_t q, Entry *entries, size_t n)
 {
     const size_t k = search->k;
     float *similarities = search->similarities + q * k;
     int64_t *ids = search->ids + q * k;
-    const Entry *sorted = sort_entries(entries, n, entries + n);
+    const Entry *sorted = n > 1 ? sort_entries(entries, n, entries + sort_room(n)) : entries;
     if (n > k)
         n = k;
     for (size_t i = 0; i < n; i++) {
@@ -877,16 +942,16 @@ static void write_answer(const Search *search, size_t q, Entry *entries, size_t 
             search->scores[q * k + i] = i < n ? sorted[i].score : -INFINITY;
 }
 
-enum { DIRECT_PROBES = 12, DIRECT_ROWS = 4 * BLOCK };
+enum { DIRECT_PROBES = 12, DIRECT_ROWS = 4 * BLOCK, DIRECT_SCORES = 1 << 21 };
 
 /* What a thread works with that compares rows directly. */
 typedef struct {
-    Entry *heaps;   /* one per probe, of `room` entries, which is twice what it ever holds */
+    Entry *heaps;   /* one per probe, of `room` entries: what it ever holds, and as many to sort them */
     size_t room;
     double *wide;   /* probes in float64, zeros up to a multiple of 8 */
     double *exact;  /* scores of DIRECT_ROWS rows per probe */
-    float *copy;    /* of the probes, at a distance that spreads them over the cache */
     float *scores;  /* of all rows per probe */
+    const float **found; /* rows that are scored in float64 */
     float *peaks;   /* of groups of rows */
     uint32_t *masks;
     float guess;    /* where the last probe's k-th best was */
@@ -894,16 +959,16 @@ typedef struct {
 
 /* Not a power of two: else all probes would meet in the same few places of the cache. */
 static size_t wide_stride(size_t dimension) { return facedex_padded(dimension) + 8; }
-static size_t copy_stride(size_t dimension) { return (dimension + 15) / 16 * 16 + 16; }
 static size_t score_stride(const Job *job) { return job->n_blocks * BLOCK + 16; }
 
-static void widen_probe(const Search *search, size_t q, double *wide)
+/* Copy a probe in float64 and check its length by the way. */
+static void widen_probe(Job *job, size_t q, double *wide)
 {
-    const size_t D = search->dimension, stride = facedex_padded(D);
-    for (size_t d = 0; d < D; d++)
-        wide[d] = search->probes[q * D + d];
-    for (size_t d = D; d < stride; d++)
-        wide[d] = 0;
+    const size_t D = job->search->dimension;
+    const float *probe = job->search->probes + q * D;
+    const double square = job->search->kernel->widen(probe, D, wide);
+    if (!(fabs(square - 1.0) <= 2 * UNIT_TOLERANCE - 1e-9) && !is_unit(probe, D))
+        note_bad(job, q);
 }
 
 /* Score every row in float64: for galleries hardly larger than k. */
@@ -913,7 +978,7 @@ static void answer_in_float64(Job *job, size_t q0, size_t q1, Direct *mine)
     const size_t D = search->dimension, k = search->k, n = q1 - q0, stride = wide_stride(D);
     size_t filled[DIRECT_PROBES] = {0};
     for (size_t q = 0; q < n; q++)
-        widen_probe(search, q0 + q, mine->wide + q * stride);
+        widen_probe(job, q0 + q, mine->wide + q * stride);
     for (size_t s = 0; s < search->n_segments; s++) {
         const Segment *segment = search->segments + s;
         for (size_t first = 0; first < segment->n; first += DIRECT_ROWS) {
@@ -926,7 +991,9 @@ static void answer_in_float64(Job *job, size_t q0, size_t q1, Direct *mine)
                     const double *scores = mine->exact + q * rows + r;
                     for (uint32_t m = live; m; m &= m - 1) {
                         const uint32_t i = lowest_bit(m);
-                        if (filled[q] < k || scores[i] >= heap[0].score)
+                        if (k >= job->n_rows) /* all of them are wanted */
+                            heap[filled[q]++] = (Entry){scores[i], segment->ids[first + r + i]};
+                        else if (filled[q] < k || scores[i] >= heap[0].score)
                             collect(heap, &filled[q], k, (Entry){scores[i], segment->ids[first + r + i]});
                     }
                 }
@@ -935,6 +1002,22 @@ static void answer_in_float64(Job *job, size_t q0, size_t q1, Direct *mine)
     }
     for (size_t q = 0; q < n; q++)
         write_answer(search, q0 + q, mine->heaps + q * mine->room, filled[q]);
+}
+
+/* Put rows of a block out of the running, for n probes. */
+static void exclude(float *scores, size_t stride, size_t n, uint32_t rows)
+{
+    uint32_t keep[BLOCK], instead[BLOCK], bits[BLOCK];
+    for (uint32_t r = 0; r < BLOCK; r++) {
+        keep[r] = (rows >> r & 1) - 1;
+        instead[r] = to_bits(-INFINITY) & ~keep[r];
+    }
+    for (size_t q = 0; q < n; q++, scores += stride) {
+        memcpy(bits, scores, sizeof bits);
+        for (int r = 0; r < BLOCK; r++)
+            bits[r] = (bits[r] & keep[r]) | instead[r];
+        memcpy(scores, bits, sizeof bits);
+    }
 }
 
 /* out[8 b + i] = the largest of 4 values of block b; rounded up to whole blocks. Returns how many blocks came of it. */
@@ -957,20 +1040,14 @@ static size_t peaks(const float *values, size_t n_blocks, float *out)
 static float find_reach(const Job *job, const float *scores, size_t k, Direct *mine)
 {
     enum { FEW = 3 };
+    if (k == 1)
+        return job->search->kernel->largest(scores, job->n_blocks);
     float *room[2] = {mine->peaks, mine->peaks + (job->n_blocks + 3) / 4 * BLOCK};
     const float *values = scores;
     size_t n = job->n_blocks;
-    for (int level = 0; k == 1 ? level == 0 || n > 1 : FEW * k <= n * 8; level++) {
-        if (k > 1 && n == 1)
-            break;
+    for (int level = 0; n > 1 && FEW * k <= n * 8; level++) {
         n = peaks(values, n, room[level % 2]);
         values = room[level % 2];
-    }
-    if (k == 1) { /* of one block, 8 peaks are left */
-        float largest = values[0];
-        for (int i = 1; i < BLOCK; i++)
-            largest = values[i] > largest ? values[i] : largest;
-        return largest;
     }
     const float start = -1.5f;
     float low = start, high = 1.5f, step = 0.03f, at = mine->guess;
@@ -994,6 +1071,22 @@ static float find_reach(const Job *job, const float *scores, size_t k, Direct *m
     return low;
 }
 
+/* Score the rows found; those that come next are asked for meanwhile. */
+static void score_rows(const Search *search, const Direct *mine, size_t n)
+{
+    const size_t D = search->dimension;
+    double scores[GATHER];
+    for (size_t i = 0; i < n; i += GATHER) {
+        const size_t here = n - i < GATHER ? n - i : GATHER;
+        for (size_t j = i + GATHER; j < n && j < i + 2 * GATHER; j++)
+            for (size_t d = 0; d < D; d += 16)
+                PREFETCH(mine->found[j] + d);
+        search->kernel->dot_gather(mine->found + i, here, D, mine->wide, scores);
+        for (size_t j = 0; j < here; j++)
+            mine->heaps[i + j].score = scores[j];
+    }
+}
+
 /* Score every row in float32, and in float64 whoever can be among the k best: rounding of a sum of D products moves it
  * by at most D u / (1 - D u) times the lengths (Higham 2002, section 3.1), whatever the order and with fused products
  * too.  If k rows reach t in float32, the k-th best is at least t - error, and so whoever is as good has t - 2 error. */
@@ -1004,25 +1097,22 @@ static void answer_in_float32(Job *job, size_t q0, size_t q1, Direct *mine)
     const double unit = (double)D / 16777216;
     /* lengths within the tolerance; and room for float64 and for the rounding of the cut itself */
     const float margin = (float)(2 * 1.01 * unit / (1 - unit) * (1 + 3 * UNIT_TOLERANCE) + 1e-6);
-    size_t passing = 0, block = 0, probe_stride = D;
+    size_t passing = 0, block = 0;
     const float *probes = search->probes + q0 * D;
-    if (n > 1 && job->n_blocks > 1) {
-        probe_stride = copy_stride(D);
-        for (size_t q = 0; q < n; q++)
-            memcpy(mine->copy + q * probe_stride, probes + q * D, D * sizeof *probes);
-        probes = mine->copy;
-    }
+    for (size_t q = 0; q < n; q++)
+        if (!is_unit_fast(search->kernel, probes + q * D, D)) {
+            note_bad(job, q0 + q);
+            return;
+        }
     for (size_t s = 0; s < search->n_segments; s++) {
         const Segment *segment = search->segments + s;
         float *scores = mine->scores + block * BLOCK;
-        search->kernel->products(segment->rows, segment->n, D, probes, probe_stride, n, scores, stride);
+        search->kernel->products(segment->rows, segment->n, D, probes, D, n, scores, stride);
         for (size_t b = 0; b < blocks_of(segment); b++, block++) {
             const uint32_t live = live_rows(segment, b);
-            for (uint32_t m = live; m; m &= m - 1)
-                passing++;
-            for (uint32_t m = ~live; m; m &= m - 1)
-                for (size_t q = 0; q < n; q++)
-                    scores[q * stride + b * BLOCK + lowest_bit(m)] = -INFINITY;
+            passing += bits_in(live);
+            if (live != UINT32_MAX)
+                exclude(scores + b * BLOCK, stride, n, ~live);
         }
     }
     uint64_t rescored = 0;
@@ -1033,7 +1123,7 @@ static void answer_in_float32(Job *job, size_t q0, size_t q1, Direct *mine)
         const int widened = found > 3;
         rescored += found;
         if (widened)
-            widen_probe(search, q0 + q, mine->wide);
+            search->kernel->widen(probes + q * D, D, mine->wide);
         size_t filled = 0;
         block = 0;
         for (size_t s = 0; s < search->n_segments; s++) {
@@ -1041,39 +1131,51 @@ static void answer_in_float32(Job *job, size_t q0, size_t q1, Direct *mine)
             for (size_t b = 0; b < blocks_of(segment); b++, block++)
                 for (uint32_t m = mine->masks[block]; m; m &= m - 1) {
                     const size_t row = b * BLOCK + lowest_bit(m);
-                    const float *x = segment->rows + row * D;
-                    const double score = widened ? search->kernel->dot(x, mine->wide, D)
-                                                 : search->kernel->dot32(x, probes + q * probe_stride, D);
-                    mine->heaps[filled++] = (Entry){score, segment->ids[row]};
+                    mine->heaps[filled].id = segment->ids[row];
+                    mine->found[filled++] = segment->rows + row * D;
                 }
         }
+        if (widened)
+            score_rows(search, mine, filled);
+        else
+            for (size_t i = 0; i < filled; i++)
+                mine->heaps[i].score = search->kernel->dot32(mine->found[i], probes + q * D, D);
         write_answer(search, q0 + q, mine->heaps, filled);
     }
     ADD(&job->rescored, rescored);
+}
+
+/* Probes a thread takes at once: in float32 so many that a panel of rows is worth its transposition and their scores
+ * stay near, in float64 so few that they stay in the nearest cache; and all threads about as many. */
+static size_t direct_group(const Job *job, int threads)
+{
+    const size_t n = job->search->n_probes;
+    size_t most = job->search->dimension > 256 ? DIRECT_PROBES / 2 : DIRECT_PROBES;
+    if (job->way == FLOAT32) {
+        const size_t near = DIRECT_SCORES / (job->n_blocks * BLOCK);
+        most = near < 48 ? 48 : near < 192 ? near : 192;
+    }
+    const size_t shares = (size_t)threads * ((n + (size_t)threads * most - 1) / ((size_t)threads * most));
+    return shares ? (n + shares - 1) / shares : 1;
 }
 
 static void answer_directly(Job *job)
 {
     const Search *search = job->search;
     const size_t D = search->dimension, wide = wide_stride(D), blocks = job->way == FLOAT32 ? job->n_blocks : 0;
-    size_t probes = search->n_probes < DIRECT_PROBES ? search->n_probes : DIRECT_PROBES;
-    if (job->way == FLOAT64 && D > 256 && probes == DIRECT_PROBES)
-        probes /= 2; /* else they fill the nearest cache */
-    if (job->way == FLOAT32 && job->n_rows * D > 250000 &&
-        search->n_probes >= 8 * DIRECT_PROBES * (size_t)search->threads)
-        probes *= 4; /* rows that come from far away meet more probes each time */
+    size_t probes = job->group;
     const size_t heaps = job->way == FLOAT32 ? 1 : probes;
     Direct mine = {.guess = 0.3f};
     /* k may far exceed the rows there are; with many ties, all rows are rescored */
-    mine.room = 2 * (job->way == FLOAT64 && search->k < job->n_rows ? search->k : job->n_rows);
+    mine.room = 2 * sort_room(job->way == FLOAT64 && search->k < job->n_rows ? search->k : job->n_rows);
     uint8_t *memory = NULL, *block = NULL;
     for (int pass = 0; pass < 2; pass++) {
         size_t at = 0;
         mine.heaps = take(memory, &at, heaps * mine.room * sizeof *mine.heaps);
         mine.wide = take(memory, &at, heaps * wide * sizeof *mine.wide);
         mine.exact = take(memory, &at, job->way == FLOAT64 ? heaps * DIRECT_ROWS * sizeof *mine.exact : 0);
-        mine.copy = take(memory, &at, blocks ? probes * copy_stride(D) * sizeof *mine.copy : 0);
         mine.scores = take(memory, &at, blocks ? probes * score_stride(job) * sizeof *mine.scores : 0);
+        mine.found = take(memory, &at, blocks ? job->n_rows * sizeof *mine.found : 0);
         mine.peaks = take(memory, &at, ((blocks + 3) / 4 + (blocks + 15) / 16) * BLOCK * sizeof *mine.peaks);
         mine.masks = take(memory, &at, blocks * sizeof *mine.masks);
         if (pass == 0) {
@@ -1087,17 +1189,13 @@ static void answer_directly(Job *job)
     }
     for (size_t q; !LOAD(&job->failed) && (q = probes * ADD(&job->next, 1)) < search->n_probes;) {
         const size_t end = q + probes < search->n_probes ? q + probes : search->n_probes;
-        for (size_t i = q; i < end; i++)
-            if (!is_unit_fast(search->kernel, search->probes + i * D, D)) {
-                note_bad(job, i);
-                goto done; /* other threads finish theirs: an earlier one may be worse */
-            }
         if (job->way == FLOAT32)
             answer_in_float32(job, q, end, &mine);
         else
             answer_in_float64(job, q, end, &mine);
+        if (LOAD(&job->bad) < search->n_probes)
+            break; /* other threads finish theirs: an earlier one may be worse */
     }
-done:
     free(block);
 }
 
@@ -1107,8 +1205,7 @@ static void finish_probe(Job *job, size_t q, Entry *heap, double *probe)
     const size_t D = search->dimension, k = search->k;
     size_t n = 0;
     uint64_t rescored = 0;
-    for (size_t d = 0; d < D; d++)
-        probe[d] = search->probes[q * D + d];
+    search->kernel->widen(search->probes + q * D, D, probe);
     List *merged = job->lists + q; /* of the first thread */
     for (int t = 1; t < job->threads; t++) {
         const List *other = job->lists + (size_t)t * search->n_probes + q;
@@ -1154,7 +1251,7 @@ static void work(Job *job, int thread)
         return;
     }
     if (job->finishing) {
-        const size_t room = 2 * (search->k < job->n_rows ? search->k : job->n_rows);
+        const size_t room = 2 * sort_room(search->k < job->n_rows ? search->k : job->n_rows);
         Entry *heap = malloc(room * sizeof *heap + 1);
         double *probe = malloc(facedex_padded(search->dimension) * sizeof *probe);
         if (!heap || !probe)
@@ -1297,18 +1394,20 @@ Status facedex_search(Search *search, size_t *bad)
     const size_t n_blocks = job.n_blocks;
     const double products = (double)job.n_rows * (double)D * (double)n;
     if (!search->codes_only) {
-        /* measured: the more are asked for, the more rows codes let through for a second look */
-        const size_t most = (n < 8 ? 30 : 90) * (search->k < 120 ? search->k : 120) + 1000;
+        /* measured: the more are asked for, the more rows codes let through for a second look; the fewer the probes,
+         * the less float32 products get out of a row */
+        const size_t each = n < 8 ? 30 : n < 16 ? 90 : 107 + 22000 / D, base = n < 16 ? 1000 : 800 + 115000 / D;
+        const size_t most = base + each * (search->k < 120 ? search->k : 120);
         if (job.n_rows <= search->k + search->k / 4 + 4)
             job.way = FLOAT64;
-        else if (job.n_rows <= most && job.n_rows * D <= 2500000)
+        else if (job.n_rows <= most && job.n_rows * D <= MOST_DIRECT)
             job.way = FLOAT32;
     }
-    /* roughly how long one thread takes, in microseconds, at 12 products a ns in float64, 30 in float32, 60 in codes */
-    double cost = products / (job.way == FLOAT64 ? 12e3 : job.way == FLOAT32 ? 30e3 : 60e3);
+    /* roughly how long one thread takes, in microseconds, at 16 products a ns in float64, 40 in float32, 60 in codes */
+    double cost = products / (job.way == FLOAT64 ? 16e3 : job.way == FLOAT32 ? 40e3 : 60e3);
     if (job.way != CODES) { /* tiny galleries: preparing a probe and sorting its answer take longer than the products */
         const size_t answers = search->k < job.n_rows ? search->k : job.n_rows;
-        cost += (double)n * (0.1 + 3e-4 * (double)D + 0.03 * (double)answers);
+        cost += (double)n * (0.02 + 3e-4 * (double)D + 0.03 * (double)answers);
     }
     int threads = search->threads;
     if (cost / threads < 60) /* what two more threads cost at their slowest */
@@ -1354,6 +1453,8 @@ Status facedex_search(Search *search, size_t *bad)
         job.n_spans = (n_blocks + job.span - 1) / job.span;
         run(&job, threads);
     }
+    else
+        job.group = direct_group(&job, threads);
     if (!job.failed) {
         job.finishing = 1;
         run(&job, job.way == CODES && n < 16 ? 1 : threads);

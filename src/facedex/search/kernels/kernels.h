@@ -22,6 +22,7 @@
 
 enum {
     BLOCK = 32,          /* rows of a block; one bit each in a mask */
+    GATHER = 4,          /* rows scored together */
     CHUNK_GROUPS = 32,   /* groups of 4 dimensions summed in int16 before widening (AVX2) */
     MAX_DIMENSION = 4096 /* keeps every int32 sum, and the rounding slack of certify.h, within its proof */
 };
@@ -35,12 +36,15 @@ enum {
  *         each group) packed in an int32; kernels that sum in int32 use `total`, the sum of all of them.
  * refine  sum of code[d] * probe[d], exact in int32 by the choice of the probe's scale.
  * dot     the similarity by definition: eight interleaved float64 sums; see reference.py.
+ * dot_gather   the same for up to GATHER rows that lie anywhere; the probe has zeros up to a multiple of 8.
  * dots    the same for n_rows rows and n_probes probes (wide, at a distance of `stride` doubles, zeros up to a multiple
  *         of 8): out[q * n_rows + r].
  * dot32   the same from a float32 probe: for one or two rows, which a conversion of the probe would not pay for.
+ * widen   x in float64 with zeros up to a multiple of 8; returns |x|^2, summed in float64 in any order.
  * square  |x|^2 in float32, in any order of summation.
  * products   float32 similarities, in any order of summation, with probes at a distance of `probe_stride`, at
  *         out[q * stride + r]; up to the next multiple of 32 rows, anything may be written behind those of a probe.
+ * largest   of n_blocks blocks of 32 values.
  * reach   per block of 32 values the mask of those >= cut; returns how many.
  * unpack4, unpack8   a block of packed4, or 32 rows of codes8, into the layout of scan8.
  */
@@ -55,12 +59,15 @@ typedef struct {
                   int32_t *scores);
     int32_t (*refine)(const uint8_t *code, const int16_t *probe, size_t n);
     double (*dot)(const float *row, const double *probe, size_t n);
+    void (*dot_gather)(const float *const *rows, size_t n_rows, size_t n, const double *probe, double *out);
     void (*dots)(const float *rows, size_t n_rows, size_t n, const double *probes, size_t stride, size_t n_probes,
                  double *out);
     void (*products)(const float *rows, size_t n_rows, size_t n, const float *probes, size_t probe_stride,
                      size_t n_probes, float *out, size_t stride);
     double (*dot32)(const float *row, const float *probe, size_t n);
+    double (*widen)(const float *x, size_t n, double *out);
     float (*square)(const float *x, size_t n);
+    float (*largest)(const float *values, size_t n_blocks);
     size_t (*reach)(const float *values, size_t n_blocks, float cut, uint32_t *masks);
     void (*unpack4)(const uint8_t *packed, size_t n_groups, uint8_t *block);
     void (*unpack8)(const uint8_t *codes, size_t n_groups, uint8_t *block);
@@ -75,6 +82,8 @@ extern const Kernel facedex_portable;
 #define FACEDEX_HAVE_AVX512VNNI 1
 extern const Kernel facedex_avx2;
 extern const Kernel facedex_avx512vnni;
+/* panel[d * width + r] = rows[r * n + d] for d < depth; width is a multiple of 8, rows beyond the last are the last. */
+void facedex_avx2_panel(const float *rows, size_t n_rows, size_t n, size_t depth, size_t width, float *panel);
 #endif
 #if defined(__aarch64__) || defined(FACEDEX_EMULATE)
 #define FACEDEX_HAVE_NEON 1
@@ -83,12 +92,15 @@ extern const Kernel facedex_neon;
 
 /* portable helpers that the other kernels fall back on */
 double facedex_dot_portable(const float *row, const double *probe, size_t n);
+void facedex_dot_gather_portable(const float *const *rows, size_t n_rows, size_t n, const double *probe, double *out);
 void facedex_dots_portable(const float *rows, size_t n_rows, size_t n, const double *probes, size_t stride,
                            size_t n_probes, double *out);
 void facedex_products_portable(const float *rows, size_t n_rows, size_t n, const float *probes, size_t probe_stride,
                                size_t n_probes, float *out, size_t stride);
 double facedex_dot32_portable(const float *row, const float *probe, size_t n);
+double facedex_widen_portable(const float *x, size_t n, double *out);
 float facedex_square_portable(const float *x, size_t n);
+float facedex_largest_portable(const float *values, size_t n_blocks);
 size_t facedex_reach_portable(const float *values, size_t n_blocks, float cut, uint32_t *masks);
 int32_t facedex_refine_portable(const uint8_t *code, const int16_t *probe, size_t n);
 void facedex_unpack4_portable(const uint8_t *packed, size_t n_groups, uint8_t *block);

@@ -104,8 +104,11 @@ static void scan8(const uint8_t *block, size_t n_groups, size_t n_probes, const 
 const Kernel facedex_neon = {
     .name = "neon", .probe_limit8 = 127, .wraps = 0, .scan4 = scan4, .scan8 = scan8,
     .refine = facedex_refine_portable, .dot = facedex_dot_portable, .dots = facedex_dots_portable,
+    .dot_gather = facedex_dot_gather_portable,
     .products = facedex_products_portable, .reach = facedex_reach_portable,
-    .dot32 = facedex_dot32_portable, .square = facedex_square_portable,
+    .largest = facedex_largest_portable,
+    .dot32 = facedex_dot32_portable, .widen = facedex_widen_portable,
+    .square = facedex_square_portable,
     .unpack4 = facedex_unpack4_portable, .unpack8 = facedex_unpack8_portable,
 };
 #endif

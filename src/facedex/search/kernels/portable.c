@@ -73,6 +73,12 @@ double facedex_dot_portable(const float *row, const double *probe, size_t n)
     return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }
 
+void facedex_dot_gather_portable(const float *const *rows, size_t n_rows, size_t n, const double *probe, double *out)
+{
+    for (size_t r = 0; r < n_rows; r++)
+        out[r] = facedex_dot_portable(rows[r], probe, n);
+}
+
 void facedex_dots_portable(const float *rows, size_t n_rows, size_t n, const double *probes, size_t stride,
                            size_t n_probes, double *out)
 {
@@ -90,6 +96,18 @@ double facedex_dot32_portable(const float *row, const float *probe, size_t n)
             lane[i] += (double)row[d + i] * probe[d + i];
     for (int i = 0; d < n; d++, i++)
         lane[i] += (double)row[d] * probe[d];
+    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+}
+
+double facedex_widen_portable(const float *x, size_t n, double *out)
+{
+    double lane[8] = {0};
+    for (size_t d = 0; d < n; d++) {
+        out[d] = x[d];
+        lane[d % 8] += out[d] * out[d];
+    }
+    for (size_t d = n; d % 8; d++)
+        out[d] = 0;
     return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }
 
@@ -121,6 +139,14 @@ void facedex_products_portable(const float *rows, size_t n_rows, size_t n, const
             out[q * stride + r] =
                 ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
         }
+}
+
+float facedex_largest_portable(const float *values, size_t n_blocks)
+{
+    float largest = values[0];
+    for (size_t i = 1; i < n_blocks * BLOCK; i++)
+        largest = values[i] > largest ? values[i] : largest;
+    return largest;
 }
 
 size_t facedex_reach_portable(const float *values, size_t n_blocks, float cut, uint32_t *masks)
@@ -156,7 +182,10 @@ void facedex_unpack8_portable(const uint8_t *codes, size_t n_groups, uint8_t *bl
 const Kernel facedex_portable = {
     .name = "portable", .probe_limit8 = 127, .wraps = 0, .scan4 = scan4, .scan8 = scan8,
     .refine = facedex_refine_portable, .dot = facedex_dot_portable, .dots = facedex_dots_portable,
+    .dot_gather = facedex_dot_gather_portable,
     .products = facedex_products_portable, .reach = facedex_reach_portable,
-    .dot32 = facedex_dot32_portable, .square = facedex_square_portable,
+    .largest = facedex_largest_portable,
+    .dot32 = facedex_dot32_portable, .widen = facedex_widen_portable,
+    .square = facedex_square_portable,
     .unpack4 = facedex_unpack4_portable, .unpack8 = facedex_unpack8_portable,
 };

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 
-from facedex.models import added, weights
+from facedex.models import added, catalog, weights
 from facedex.models.catalog import YUNET
 from facedex.models.contract import Detector
-from facedex.models.runtime import Model
-from facedex.vision.detectors.yunet import YuNet, shrink, suppress
+from facedex.models.runtime import DEFAULT_RUNTIME, Model, Runtime
+from facedex.vision.detectors.mtcnn import MTCNN
+from facedex.vision.detectors.yunet import YuNet, suppress
 
-__all__ = ["Detector", "YuNet", "load_detector", "shrink", "suppress"]
+__all__ = ["MTCNN", "Detector", "YuNet", "load_detector", "suppress"]
 
 
 def load_detector(
@@ -19,11 +20,21 @@ def load_detector(
     *,
     fetch: bool = True,
     threads: int | None = None,
+    runtime: Runtime = DEFAULT_RUNTIME,
+    bound: int = 640,
     progress: weights.Progress | None = None,
 ) -> Detector:
     """The detector of that name, of the catalog or added by the user; its weights are fetched if need be and allowed.
 
+    bound   longer side in pixels at which it looks.
     Raises  ModelUnknown, ArgumentInvalid for a model of another task; else as ``weights.ensure`` and ``Model.load``.
     """
     card = added.find(name, models_dir, task="detect")
-    return YuNet(Model.load(weights.ensure(card, models_dir, fetch, progress), threads))
+    stages = (*(catalog.card(need) for need in card.needs), card)
+    models = [
+        Model.load(weights.ensure(stage, models_dir, fetch, progress), threads, runtime=runtime) for stage in stages
+    ]
+    if card.adapter == "mtcnn":
+        proposal, refinement, output = models
+        return MTCNN(proposal, refinement, output)
+    return YuNet(models[0], bound=bound)

@@ -8,16 +8,16 @@ from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from facedex.errors import ArgumentInvalid, ModelInvalid
 from facedex.models import weights
 from facedex.models.catalog import YUNET
 from facedex.models.contract import check_images, largest_first
-from facedex.models.runtime import Array, Model
+from facedex.models.runtime import DEFAULT_RUNTIME, Array, Model, Runtime
 from facedex.types import Box, Face, RgbImage
+from facedex.vision.scaling import shrink
 
-__all__ = ["YuNet", "shrink", "suppress"]
+__all__ = ["YuNet", "suppress"]
 
 
 class YuNet:
@@ -64,6 +64,7 @@ class YuNet:
         *,
         fetch: bool = True,
         threads: int | None = None,
+        runtime: Runtime = DEFAULT_RUNTIME,
         threshold: float = 0.7,
         bound: int = 640,
         nms: float = 0.3,
@@ -73,7 +74,7 @@ class YuNet:
 
         Raises  as ``weights.ensure`` and ``Model.load``.
         """
-        model = Model.load(weights.ensure(YUNET, models_dir, fetch, progress), threads)
+        model = Model.load(weights.ensure(YUNET, models_dir, fetch, progress), threads, runtime=runtime)
         return cls(model, threshold, bound, nms)
 
     def detect(self, images: Sequence[RgbImage]) -> list[list[Face]]:
@@ -129,22 +130,6 @@ class YuNet:
             for i in suppress(box, score, self.nms)
         ]
         return largest_first(faces)
-
-
-def shrink(image: RgbImage, bound: int) -> RgbImage:
-    """The image with its longer side at most ``bound`` pixels; the image itself when it is no larger.
-
-    Pillow's BILINEAR weights all pixels that a new one covers. It comes closer to OpenCV's INTER_AREA in what YuNet
-    makes of a photo than BOX, which is faster: main faces' landmarks within 0.5 pixel rather than 1.9, on the photos
-    measured. A photo over four times too large is first reduced by a whole factor, which saves half of the time.
-    """
-    height, width = image.shape[:2]
-    longer = max(height, width)
-    if longer <= bound:
-        return image
-    size = (max(1, round(width * bound / longer)), max(1, round(height * bound / longer)))
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
 
 
 def suppress(boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], overlap: float) -> list[int]:
