@@ -21,6 +21,7 @@ from benchmarks.data import ATT_NAME, att_faces, save
 from facedex import Engine
 from facedex.types import FaceAttributes
 from facedex.vision.attributes import ACTIONS, CLASSES, Classifier, describe
+from facedex.vision.levels import Levels
 from facedex.vision.sources import find_photos
 
 ATT_WOMEN = "s08,s10,s32,s35"
@@ -87,13 +88,12 @@ def main() -> None:
         pixels = engine.load(source.source).pixels
         for kept, image in ((described, pixels), (mirrored, np.ascontiguousarray(pixels[:, ::-1]))):
             kept.setdefault(str(source.folder), []).append(engine.analyze(image)[0])
-    last = np.ascontiguousarray(pixels)
-    faces = engine.detect(last)[:1]
+    levels, faces = Levels.of(pixels), engine.detect(pixels)[:1]
     ready = {action: Classifier.load(action, engine.settings) for action in ACTIONS}
 
     def milliseconds(*actions: str) -> float:
         chosen = {action: ready[action] for action in actions}
-        return round(min(timeit.repeat(lambda: describe(last, faces, chosen), number=5, repeat=20)) / 5 * 1000, 2)
+        return round(min(timeit.repeat(lambda: describe(levels, faces, chosen), number=5, repeat=20)) / 5 * 1000, 2)
 
     save(
         "attributes",

@@ -19,6 +19,7 @@ from facedex.models.synthetic import draw_photo
 from facedex.settings import Settings
 from facedex.types import Face, RgbImage
 from facedex.vision.attributes import ACTIONS, CLASSES, Classifier, describe
+from facedex.vision.levels import Levels
 from facedex.vision.pipeline import FacePipeline
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "attributes"
@@ -46,8 +47,8 @@ def test_every_face_is_described_in_full_and_together_as_alone(
     classifiers: dict[str, Classifier], pipeline: FacePipeline, photo: RgbImage
 ) -> None:
     faces = pipeline.detect([photo])[0]
-    (alone,) = describe(photo, faces[:1], classifiers)
-    together = describe(photo, [faces[0]] * 40, classifiers)[-1]
+    (alone,) = describe(Levels.of(photo), faces[:1], classifiers)
+    together = describe(Levels.of(photo), [faces[0]] * 40, classifiers)[-1]
     assert alone.age is not None
     assert alone.gender is not None
     assert alone.emotion is not None
@@ -94,7 +95,7 @@ def test_a_photo_without_a_face_has_nothing_to_describe(engine: facedex.Engine) 
 
 def test_faces_that_cannot_be_aligned_are_left_out() -> None:
     bent = Face(facedex.Box(0, 0, 10, 10), np.full((5, 2), 5, np.float32), 0.9)
-    assert describe(np.zeros((20, 20, 3), np.uint8), [bent], {}) == []
+    assert describe(Levels.of(np.zeros((20, 20, 3), np.uint8)), [bent], {}) == []
 
 
 def test_an_action_nobody_can_answer_is_refused_before_anything_is_loaded(engine: facedex.Engine) -> None:
