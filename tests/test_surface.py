@@ -9,13 +9,14 @@ import facedex
 from facedex import errors
 
 PUBLIC = {
-    "Box", "Candidate", "DecisionPolicy", "EmbeddingSpace", "Engine", "EnrollmentReport", "Face", "FacedexError",
-    "Found", "Gallery", "OperatingPoint", "Person", "Photo", "Progress", "Settings", "Verdict", "Verification",
-    "Where", "__version__", "detect", "embed", "errors", "open", "verify",
+    "Age", "Box", "Candidate", "DecisionPolicy", "EmbeddingSpace", "Engine", "EnrollmentReport", "Face", "FaceAttributes",
+    "FacedexError", "Found", "Gallery", "OperatingPoint", "Person", "Photo", "Pose", "Progress", "Quality", "Settings", "Verdict",
+    "Verification", "Where", "__version__", "detect", "embed", "errors", "open", "verify",
 }  # fmt: skip
 
 GALLERY = {
-    "enroll": "(self, source, *, label=None, metadata=None, faces=None, small_faces=False, bgr=False, progress=None)",
+    "enroll": "(self, source, *, label=None, metadata=None, faces=None, small_faces=False, min_quality=0.0, bgr=False, "
+    "progress=None)",
     "search": "(self, probe, *, k=5, where=None, mode='auto', small_faces=False, bgr=False)",
     "delete": "(self, *, label=None, photo=None, where=None)",
     "relabel": "(self, ids, label)",
