@@ -9,8 +9,9 @@ import facedex
 from facedex import errors
 
 PUBLIC = {
-    "Box", "Candidate", "DecisionPolicy", "DeepFace", "EmbeddingSpace", "Engine", "EnrollmentReport", "Face",
-    "FacedexError", "Found", "Gallery", "OperatingPoint", "Person", "Photo", "Progress", "Settings", "Verdict",
+    "Age", "Box", "Candidate", "DecisionPolicy", "DeepFace", "EmbeddingSpace", "Engine", "EnrollmentReport", "Face",
+    "FaceAttributes", "FacedexError", "Found", "Gallery", "OperatingPoint", "Person", "Photo", "Pose", "Progress",
+    "Quality", "Settings", "Verdict",
     "Verification", "Where", "__version__", "detect", "embed", "errors", "open", "verify",
 }  # fmt: skip
 

@@ -21,14 +21,18 @@ from facedex.engine import Engine, Gallery, Progress
 from facedex.errors import FacedexError
 from facedex.settings import Settings
 from facedex.types import (
+    Age,
     Box,
     Candidate,
     EmbeddingSpace,
     EnrollmentReport,
     Face,
+    FaceAttributes,
     Found,
     Person,
     Photo,
+    Pose,
+    Quality,
     Verdict,
     Verification,
     Where,
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Age",
     "Box",
     "Candidate",
     "DecisionPolicy",
@@ -49,13 +54,16 @@ __all__ = [
     "Engine",
     "EnrollmentReport",
     "Face",
+    "FaceAttributes",
     "FacedexError",
     "Found",
     "Gallery",
     "OperatingPoint",
     "Person",
     "Photo",
+    "Pose",
     "Progress",
+    "Quality",
     "Settings",
     "Verdict",
     "Verification",

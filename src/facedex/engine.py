@@ -191,11 +191,11 @@ class Engine:
         Raises   NoFaceFound; ArgumentInvalid for another action; PhotoError; ModelError when weights are missing.
         """
         chosen = check_actions(actions)
-        photo = self.load(probe, bgr=bgr)
-        faces = self.detect(photo)
-        described = describe(photo.pixels, faces, {action: self._classifier(action) for action in chosen})
+        levels, link = self._levels(probe, bgr)
+        faces = self.pipeline.find(levels)
+        described = describe(levels, faces, {action: self._classifier(action) for action in chosen} if faces else {})
         if not described:
-            raise no_face_found(photo.link or "the photo", photo.width, photo.height)
+            raise no_face_found(link or "the photo", levels.width, levels.height)
         return described
 
     def _classifier(self, task: str) -> Classifier:

@@ -100,7 +100,7 @@ class Quality:
     sharpness     energy of details a ninth of the eyes' distance apart, relative to all contrast; sharp is about 0.4.
     contrast      standard deviation of the luminance, 0…0.5.
     overexposed   share of the face that is burnt out, 0…1.
-    eyes          contrast about the eye that shows less of it, relative to the whole face; near 0 where it is hidden.
+    eyes          variance about the eye that shows more of it, relative to the face; near 0 where both are hidden.
     eye_distance  pixels of the photo between the eyes.
     inside        share of the aligned crop that lies within the photo, 0…1.
     """
