@@ -78,7 +78,7 @@ class Crop:
 class Measured:
     """How fast and how right a model is here, as its benchmark wrote it; on other machines and photos it differs.
 
-    milliseconds  of one run on ``run``, one thread.
+    milliseconds  of processor time for one run on ``run``, one thread.
     accuracy      what was found on ``dataset``, in a sentence.
     """
 
