@@ -222,6 +222,7 @@ def two_inputs() -> Any:
         (None, CARD.replace('"embed"', '"detect"'), "detect"),
         (None, CARD.replace('"embed"', '"detect"\nadapter = "yunet"'), "not YuNet"),
         (None, CARD.replace("dimension = ", "dim = "), "output"),
+        (None, 'needs = ["sface"]\n' + CARD, "needs"),
         (None, "name = ", "TOML|card"),
         (None, "", "'name' is missing"),
         (b"", CARD, "ONNX"),
@@ -237,7 +238,8 @@ def two_inputs() -> Any:
     ids=[
         "a lie about the dimension", "another size", "another layout", "no colour", "no alignment",
         "one mean for three", "division by zero", "a scale beyond floats", "a name that climbs", "no task of ours",
-        "a detector of unknown kind", "no YuNet", "no dimension", "no TOML", "an empty card", "an empty file",
+        "a detector of unknown kind", "no YuNet", "no dimension", "another beside it", "no TOML",
+        "an empty card", "an empty file",
         "no ONNX", "half a file", "NaN in the weights", "zeros for weights", "foreign operators", "weights outside",
         "weights outside, deep inside", "two inputs",
     ],
