@@ -22,7 +22,6 @@ FacedexError
 ├── ModelError
 │   ├── ModelUnknown           no card of that name
 │   ├── ModelInvalid           a file that is not the model its card describes
-│   ├── ModelDriverMissing     reading the published file needs an extra that is not installed
 │   ├── LicenceUnstated        nobody says under which licence the weights are, and that was not accepted
 │   ├── ModelFailed            a loaded network stopped working: a device that vanished, a driver that gave up
 │   ├── ModelOutOfMemory       one photo or face needs more memory than there is; batches are split before
@@ -82,7 +81,6 @@ __all__ = [
     "IndexUnavailable",
     "IndexVersion",
     "LicenceUnstated",
-    "ModelDriverMissing",
     "ModelError",
     "ModelFailed",
     "ModelInvalid",
@@ -223,9 +221,6 @@ class ModelUnknown(ModelError): ...
 
 
 class ModelInvalid(ModelError): ...
-
-
-class ModelDriverMissing(ModelError): ...
 
 
 class LicenceUnstated(ModelError): ...

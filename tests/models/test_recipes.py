@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import pytest
 
-from facedex.errors import LicenceUnstated, ModelDriverMissing, ModelInvalid
+from facedex.errors import LicenceUnstated, ModelInvalid
 from facedex.models import catalog, convert, files, weights
 from facedex.models.recipes import dlib, keras, torch
 from facedex.models.recipes.network import Network
@@ -183,12 +183,6 @@ def test_an_hdf5_file_of_something_else_is_refused() -> None:
         file.attrs["model_config"] = json.dumps({"config": {"layers": []}})
     with pytest.raises(ModelInvalid, match="facenet"):
         convert.convert("facenet", data.getvalue())
-
-
-def test_without_h5py_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "h5py", None)
-    with pytest.raises(ModelDriverMissing, match=r"facedex\[keras\]"):
-        convert.convert("facenet", b"")
 
 
 # Licences
