@@ -2,16 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-heavy test-servers servers servers-stop check bench-enroll bench-search bench-robustness operating-points clean
+.PHONY: help demo test test-heavy test-servers servers servers-fetch servers-stop check bench-enroll bench-search bench-stores bench-robustness operating-points clean
 
 help:
 	@echo "make demo              enroll sample photos, search, draw demo/candidates.png and demo/index.html"
 	@echo "make test              format, lint, types, tests, docs: what CI runs"
 	@echo "make test-heavy        the long suites: more kill -9 rounds, longer random histories"
 	@echo "make servers           start real database servers to develop against, print their URLs (make servers-stop)"
+	@echo "make servers-fetch     get Neo4j's jars and build Weaviate (5 to 30 minutes, once)"
 	@echo "make test-servers      the suites of the servers that take long to start"
 	@echo "make bench-enroll      photos per second beside a plain OpenCV loop"
 	@echo "make bench-search      exact search beside its peers, about ten minutes"
+	@echo "make bench-stores      the stores on real servers, beside DeepFace's own search"
 	@echo "make bench-robustness  what blur, distance, darkness, covering and turning cost"
 	@echo "make operating-points  measure the shipped thresholds again"
 	@echo "make clean             remove .venv and demo/; the weights' cache stays (facedex models list shows where)"
@@ -47,6 +49,9 @@ test-heavy: .venv/dev
 	$(BIN)/facedex models pull --all
 	$(BIN)/pytest -n auto -m heavy
 
+servers-fetch: .venv/dev
+	$(BIN)/python -m servers fetch
+
 test-servers: .venv/dev
 	$(BIN)/pytest -n auto -m "servers and not heavy"
 
@@ -62,6 +67,10 @@ bench-enroll: .venv/dev
 bench-search: .venv/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	env -u OPENBLAS_CORETYPE $(BIN)/python -m benchmarks.search.run --mode table
+
+bench-stores: .venv/dev
+	env -u OPENBLAS_CORETYPE $(BIN)/python -m benchmarks.stores.run --mode table
+	$(BIN)/python -m benchmarks.report
 
 bench-robustness: .venv/dev
 	$(BIN)/python -m benchmarks.robustness

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 from killed_writers import check_rounds
+from racing_writers import check_race
 from restarts import enroll_over_restarts
 
 import neo4j
@@ -82,6 +83,10 @@ def test_random_histories(new_url):
 
 def test_killed_four_times_nothing_acknowledged_is_lost(new_url):
     assert check_rounds(new_url(), rounds=4, seed=1) >= 4
+
+
+def test_two_writers_at_once_lose_nothing(new_url):
+    check_race(new_url(), 8)
 
 
 @pytest.mark.heavy
