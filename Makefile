@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-heavy test-servers servers servers-stop check bench-enroll bench-search bench-robustness operating-points clean
+.PHONY: help demo test test-heavy test-servers servers servers-stop check bench-enroll bench-search bench-stores bench-robustness operating-points clean
 
 help:
 	@echo "make demo              enroll sample photos, search, draw demo/candidates.png and demo/index.html"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-servers      the suites of the servers that take long to start"
 	@echo "make bench-enroll      photos per second beside a plain OpenCV loop"
 	@echo "make bench-search      exact search beside its peers, about ten minutes"
+	@echo "make bench-stores      the stores on real servers, beside DeepFace's own search"
 	@echo "make bench-robustness  what blur, distance, darkness, covering and turning cost"
 	@echo "make operating-points  measure the shipped thresholds again"
 	@echo "make clean             remove .venv and demo/; the weights' cache stays (facedex models list shows where)"
@@ -62,6 +63,10 @@ bench-enroll: .venv/dev
 bench-search: .venv/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	env -u OPENBLAS_CORETYPE $(BIN)/python -m benchmarks.search.run --mode table
+
+bench-stores: .venv/dev
+	env -u OPENBLAS_CORETYPE $(BIN)/python -m benchmarks.stores.run --mode table
+	$(BIN)/python -m benchmarks.report
 
 bench-robustness: .venv/dev
 	$(BIN)/python -m benchmarks.robustness

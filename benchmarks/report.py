@@ -13,6 +13,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 START, END = "<!-- measured: python -m benchmarks.report -->", "<!-- end of measured -->"
+STORES_START, STORES_END = "<!-- stores: python -m benchmarks.report -->", "<!-- end of stores -->"
 SPOILED_START, SPOILED_END = "<!-- robustness: python -m benchmarks.report -->", "<!-- end of robustness -->"
 
 
@@ -160,6 +161,40 @@ def search() -> str:
     return "\n".join(rows)
 
 
+def stores() -> str:
+    """The stores at each size; DeepFace's rows say what it has, exact search alone."""
+    found = sorted((Path(__file__).parent / "stores" / "results").glob("stores-table-*.json"))
+    if not found:
+        return "Not measured yet: `make bench-stores`.\n"
+    report = json.loads(found[-1].read_text("utf-8"))
+    rows = [
+        "| store | faces | enrolled a second | exact, ms | from opening to the first answer, s | with a kept index, s "
+        "| approximate, ms | recall@10 | memory, MB |",
+        "|---" * 9 + "|",
+    ]
+
+    def cell(result: dict[str, Any], key: str, form: str) -> str:
+        return format(result[key], form) if key in result else "–"
+
+    for r in report["results"]:
+        if "rows" not in r or "missing" in r:
+            continue
+        rows.append(
+            f"| {r['store']} | {r['rows']:,} | {cell(r, 'faces_a_second', ',.0f')} | {cell(r, 'exact_ms', ',.2f')} "
+            f"| {cell(r, 'cold_s', '.2f')} | {cell(r, 'cold_kept_s', '.3f')} | {cell(r, 'approximate_ms', ',.2f')} "
+            f"| {cell(r, 'approximate_recall', '.3f')} | {cell(r, 'exact_memory_mb', '.0f')} |"
+        )
+    cpu = "{cpu}, {cores} cores, {simd}, Python {python}".format(**report["machine"])
+    load = report["load_at_the_end"]
+    return f"""Measured {report["date"]} on {cpu}, the server on the same machine, load at the end {load}
+(`make bench-stores`). Generated faces of 128 dimensions; the embedding of the probe is given, also to DeepFace, which
+searches its own table in the same PostgreSQL. Medians of single searches of a warm process through `Gallery.search`;
+memory of our process with the exact index; recall of the approximate search.
+
+{chr(10).join(rows)}
+"""
+
+
 def recall(result: dict[str, Any]) -> str:
     found = result.get("recall", 1.0)
     return "" if found > 0.9999 else f" (recall {found:.2f})"
@@ -199,6 +234,7 @@ def main() -> int:
     for page, start, end, text in (
         (ROOT / "README.md", START, END, measured),
         (ROOT / "docs" / "accuracy.md", SPOILED_START, SPOILED_END, spoiled),
+        (ROOT / "docs" / "stores.md", STORES_START, STORES_END, stores),
     ):
         there = page.read_text("utf-8")
         before, rest = there.split(start)

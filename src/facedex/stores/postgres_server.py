@@ -218,12 +218,12 @@ class PostgresServer:
             nonlocal number
             if number is not None:  # the last attempt broke while it was committed
                 asked, number = number, None
-                fate = connection.execute("SELECT pg_xact_status(%s::text::xid8)", (str(asked),)).fetchone()
-                if fate == ("committed",):
+                fate = self._fate(connection, asked)
+                if fate == "committed":
                     return result[0]
-                if fate != ("aborted",):
+                if fate == "in progress":
                     number = asked
-                    raise pg.CannotConnectNow(f"transaction {asked} is {fate and fate[0]}")
+                    raise pg.CannotConnectNow(f"transaction {asked} is still in progress")
             with connection.transaction():
                 result[:] = [work(connection)]
                 row = connection.execute("SELECT pg_current_xact_id_if_assigned()::text").fetchone()
@@ -232,6 +232,18 @@ class PostgresServer:
             return result[0]
 
         return lambda: self._borrow(once)
+
+    def _fate(self, connection: Connection, number: int) -> str:
+        """ "committed", "aborted" or "in progress"."""
+        with contextlib.suppress(pg.InvalidParameterValue):  # a number from the future: this is another server
+            row = connection.execute("SELECT pg_xact_status(%s::text::xid8)", (str(number),)).fetchone()
+            if row and row[0]:
+                return str(row[0])
+        raise StoreUnavailable(
+            f"gallery {self.place}: the connection was lost during a write, and the server that answers now does not "
+            f"know what became of it (transaction {number}). Look whether it is there, then go on.",
+            gallery=self.place, transaction=number,
+        )  # fmt: skip
 
     def _patiently(self, attempt: Callable[[], T]) -> T:
         deadline = time.monotonic() + _PATIENCE
