@@ -83,7 +83,7 @@ def _sizes(name: str, url: str, sizes: tuple[int, ...], folder: Path) -> list[di
 def _deepface(url: str, sizes: tuple[int, ...], folder: Path) -> list[dict[str, Any]]:
     results = []
     for count in sizes:
-        rows = data.gallery(count, case.DIMENSION)
+        rows = case.faces(count)
         probes = data.probes(case.PROBES, rows)
         np.save(folder / "rows.npy", rows)
         np.save(folder / "probes.npy", probes)

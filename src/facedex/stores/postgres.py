@@ -425,8 +425,9 @@ class PostgresStore(Store, KeepsIndex):
 
     def _present(self, connection: Connection, contents: list[bytes]) -> dict[bytes, tuple[int, str | None]]:
         rows = connection.execute(
-            self._sql(f"""SELECT t.content, t.id, t.label FROM facedex_template t
-            JOIN (SELECT {_PIECES}) asked (content) USING (content)"""),  # noqa: S608
+            # An array, so that the index is asked and no plan reads the table.
+            self._sql(f"""SELECT content, id, label FROM facedex_template
+            WHERE content = ANY(ARRAY(SELECT {_PIECES}))"""),  # noqa: S608
             {"all": b"".join(contents), "wide": 16, "count": len(contents)},
             binary=True,
         )
