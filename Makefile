@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-heavy test-servers servers servers-stop check bench-enroll bench-search bench-robustness operating-points clean
+.PHONY: help demo test test-heavy test-servers servers servers-stop check bench-enroll bench-search bench-vision bench-robustness operating-points clean
 
 help:
 	@echo "make demo              enroll sample photos, search, draw demo/candidates.png and demo/index.html"
@@ -11,6 +11,7 @@ help:
 	@echo "make servers           start real database servers to develop against, print their URLs (make servers-stop)"
 	@echo "make test-servers      the suites of the servers that take long to start"
 	@echo "make bench-enroll      photos per second beside a plain OpenCV loop"
+	@echo "make bench-vision      photos per second beside DeepFace, and where the time goes"
 	@echo "make bench-search      exact search beside its peers, about ten minutes"
 	@echo "make bench-robustness  what blur, distance, darkness, covering and turning cost"
 	@echo "make operating-points  measure the shipped thresholds again"
@@ -65,6 +66,9 @@ bench-search: .venv/dev
 
 bench-robustness: .venv/dev
 	$(BIN)/python -m benchmarks.robustness
+
+bench-vision: .venv/dev
+	env -u OPENBLAS_CORETYPE $(BIN)/python -m benchmarks.vision.run
 
 operating-points: .venv/dev
 	$(BIN)/python -m benchmarks.operating_points
