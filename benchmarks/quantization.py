@@ -1,4 +1,4 @@
-"""Measure between which bounds the tensors of a network stay, for its version in 8 bits, and write them where it is made.
+"""Measure between which bounds a network's tensors stay, for its version in 8 bits, and write them where it is made.
 
 python -m benchmarks.quantization
 

@@ -30,17 +30,21 @@ import numpy as np
 from benchmarks.data import SIZES, median, save, sized_samples
 from benchmarks.vision import peer
 from facedex.decide import policy_for
+from facedex.models.catalog import card
 from facedex.vision.sources import find_photos
 
+_SMALL = {"FACEDEX_DETECT_SIZE": "320"}
+_OPENVINO = {"FACEDEX_RUNTIME": "openvino"}
 CONTESTANTS: dict[str, dict[str, str]] = {
     "facedex": {},
-    "facedex, detection at 320": {"FACEDEX_DETECT_SIZE": "320"},
-    "facedex, OpenVINO, detection at 320": {"FACEDEX_DETECT_SIZE": "320", "FACEDEX_RUNTIME": "openvino"},
+    "facedex, detection at 320": _SMALL,
+    "… and SFace in int8 (OpenVINO)": _SMALL | _OPENVINO | {"FACEDEX_EMBEDDER": "sface-int8"},
+    "… and dlib's network in int8 (OpenVINO)": _SMALL | _OPENVINO | {"FACEDEX_EMBEDDER": "dlib-resnet-int8"},
 }
 """What we call it → the settings it runs with."""
 PEER = "DeepFace"
 PEER_THRESHOLD = 1 - 0.593  # DeepFace's own for SFace, as a similarity
-GFLOP_SFACE = 1.148
+GFLOP = {"sface": 1.148, "dlib-resnet": 0.542}  # a face
 GFLOP_YUNET_PIXEL = 0.688 / 640**2
 
 
@@ -211,15 +215,13 @@ def limit(photos: list[Path], contestant: str, stages: dict[str, Any], peak: flo
             width, height = image.size
         scale = min(1.0, bound / max(width, height))
         pixels.append(np.prod([-(-round(side * scale) // 32) * 32 for side in (width, height)]))
-    gflop = float(np.mean(pixels)) * GFLOP_YUNET_PIXEL + stages["faces_a_photo"] * GFLOP_SFACE
-    return peak / gflop
+    embedder = CONTESTANTS[contestant].get("FACEDEX_EMBEDDER", "sface").removesuffix("-int8")
+    return peak / (float(np.mean(pixels)) * GFLOP_YUNET_PIXEL + stages["faces_a_photo"] * GFLOP[embedder])
 
 
 def decisions(photos: list[Path], embeddings: dict[str, Any]) -> dict[str, Any]:
     """Of all pairs of photos: wrong by the folders' names, and decided otherwise than the peer, each at its own
     threshold."""
-    from facedex.models.catalog import SFACE
-
     people = [photo.parent.name for photo in photos]
     pairs = list(combinations(range(len(photos)), 2))
     one, other = np.array(pairs).T
@@ -227,7 +229,8 @@ def decisions(photos: list[Path], embeddings: dict[str, Any]) -> dict[str, Any]:
     verdicts = {}
     for contestant, rows in embeddings.items():
         unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        threshold = PEER_THRESHOLD if contestant == PEER else policy_for(SFACE.space).match.threshold
+        embedder = CONTESTANTS.get(contestant, {}).get("FACEDEX_EMBEDDER", "sface")
+        threshold = PEER_THRESHOLD if contestant == PEER else policy_for(card(embedder).space).match.threshold
         verdicts[contestant] = (unit[one] * unit[other]).sum(axis=1) >= threshold
     return {
         "pairs": len(pairs),

@@ -80,7 +80,9 @@ def quantize(model: Any, bounds: Ranges) -> Any:
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     nodes: list[Any] = []
     rounded: dict[str, str] = {}
-    for node in model.graph.node:
+    copy = type(model)()
+    copy.CopyFrom(model)
+    for node in copy.graph.node:
         if node.op_type in QUANTIZED:
             x, w = node.input[0], node.input[1]
             if x not in rounded:
