@@ -30,7 +30,10 @@ def run(net: Network, shape: tuple[int | str, ...], feed: np.ndarray, folder: Pa
     return Model.load(folder / "net.onnx", threads=1).run({"data": feed})["out"]
 
 
-@pytest.mark.parametrize("recipe", ["dlib-resnet", "facenet", "mtcnn", "mtcnn-proposal", "mtcnn-refinement"])
+@pytest.mark.parametrize(
+    "recipe",
+    ["dlib-resnet", "facenet", "mtcnn", "mtcnn-proposal", "mtcnn-refinement"],
+)
 @pytest.mark.parametrize(
     "junk", [b"", b"junk" * 100, b"\x00" * 1000, pickle.dumps([1, 2])], ids=["empty", "text", "zeros", "pickle"]
 )
