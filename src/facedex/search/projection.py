@@ -12,7 +12,7 @@ import contextlib
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -213,11 +213,14 @@ class _Exact(_Kept[ExactIndex]):
         return self._store.index_path
 
     def save(self, progress: Callable[[int, int], None] | None) -> SavedIndex:
-        path, index = self._place(), self.fresh(progress)
+        path = self._place()
+        streamed = self._stream(path, progress)
+        index = self.fresh(progress)
         with self._lock:
-            newest = self._store.get([int(index.ids.max())]) if index is not None and len(index) else []
-            if index is not None and newest:
-                index.save(path, {"sequence": self._sequence, "witness": [newest[0].id, newest[0].template.content_id]})
+            facts = self._facts(int(index.ids.max())) if index is not None and len(index) else None
+            # what was deleted meanwhile took the streamed file with it; what was added is read by the next search
+            if index is not None and facts is not None and not (streamed and path.exists()):
+                index.save(path, facts)
         saved = self.saved()
         if saved is None:  # deleted from by another process in this moment
             raise IndexUnavailable(f"{path} went away while it was saved; try again.", path=str(path))
@@ -273,6 +276,32 @@ class _Exact(_Kept[ExactIndex]):
             if progress:
                 progress(len(index), max(total, len(index)))
         return index
+
+    def _facts(self, newest: int, sequence: int | None = None) -> dict[str, Any] | None:
+        """What a file needs to be recognized; None when its newest face went away."""
+        held = self._store.get([newest])
+        if not held:
+            return None
+        at = self._sequence if sequence is None else sequence
+        return {"sequence": at, "witness": [held[0].id, held[0].template.content_id]}
+
+    def _stream(self, path: Path, progress: Callable[[int, int], None] | None) -> bool:
+        """Write the store to the file without holding it in memory; not when an index is at hand."""
+        latest, total = self._store.sequence(), self._store.count()
+        with self._lock:
+            if self._index is not None or self._opened() is not None:
+                return False
+
+        def batches() -> Iterator[tuple[Ids, npt.NDArray[np.float32]]]:
+            done = 0
+            for ids, embeddings in self._store.embedding_batches():
+                yield ids, embeddings
+                done += len(ids)
+                if progress:
+                    progress(done, max(total, done))
+
+        ExactIndex.stream(path, batches(), lambda newest: self._facts(newest, latest) or {})
+        return True
 
     def _deleted(self, ids: Ids) -> None:
         self.forget()
