@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-heavy check bench-enroll bench-search operating-points clean
+.PHONY: help demo test test-heavy sanitize check bench-enroll bench-search operating-points clean
 
 help:
 	@echo "make demo              enroll sample photos, search, draw demo/candidates.png and demo/index.html"
 	@echo "make test              format, lint, types, tests, docs: what CI runs"
 	@echo "make test-heavy        the long suites: more kill -9 rounds, longer random histories"
+	@echo "make sanitize          the C kernels under sanitizers and a fuzzer, those of other machines emulated"
 	@echo "make bench-enroll      photos per second beside a plain OpenCV loop"
 	@echo "make bench-search      exact search beside its peers, about ten minutes"
 	@echo "make operating-points  measure the shipped thresholds again"
@@ -43,6 +44,9 @@ test: check
 test-heavy: .venv/dev
 	$(BIN)/facedex models pull
 	$(BIN)/pytest -n auto -m heavy
+
+sanitize: .venv/dev
+	$(BIN)/pytest tests/search/test_border.py -k "sanitizers or emulated"
 
 bench-enroll: .venv/dev
 	$(BIN)/python -m benchmarks.enrollment
