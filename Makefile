@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-heavy test-servers servers servers-fetch servers-stop check clean \
+.PHONY: help demo test test-heavy test-servers sanitize servers servers-fetch servers-stop check clean \
   bench-enroll bench-vision bench-search bench-stores bench-robustness operating-points
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make servers           start real database servers to develop against, print their URLs (make servers-stop)"
 	@echo "make servers-fetch     get Neo4j's jars and build Weaviate (5 to 30 minutes, once)"
 	@echo "make test-servers      the suites of the servers that take long to start"
+	@echo "make sanitize          the C kernels under sanitizers and a fuzzer, those of other machines emulated"
 	@echo "make bench-enroll      photos per second beside a plain OpenCV loop"
 	@echo "make bench-vision      photos per second beside DeepFace, and where the time goes"
 	@echo "make bench-search      exact search beside its peers, about ten minutes"
@@ -62,6 +63,9 @@ servers: .venv/dev
 
 servers-stop:
 	$(BIN)/python -m servers stop
+
+sanitize: .venv/dev
+	$(BIN)/pytest tests/search/test_border.py -k "sanitizers or emulated"
 
 bench-enroll: .venv/dev
 	$(BIN)/python -m benchmarks.enrollment
