@@ -9,9 +9,10 @@ import facedex
 from facedex import errors
 
 PUBLIC = {
-    "Age", "Box", "Candidate", "DecisionPolicy", "EmbeddingSpace", "Engine", "EnrollmentReport", "Face", "FaceAttributes",
-    "FacedexError", "Found", "Gallery", "OperatingPoint", "Person", "Photo", "Pose", "Progress", "Quality", "Settings", "Verdict",
-    "Verification", "Where", "__version__", "detect", "embed", "errors", "open", "verify",
+    "Age", "Box", "Candidate", "DecisionPolicy", "EmbeddingSpace", "Engine", "EnrollmentReport", "Face",
+    "FaceAttributes", "FacedexError", "Found", "Gallery", "OperatingPoint", "Person", "Photo", "Pose", "Progress",
+    "Quality", "Settings", "Verdict", "Verification", "Where", "__version__", "detect", "embed", "errors", "open",
+    "verify",
 }  # fmt: skip
 
 GALLERY = {
