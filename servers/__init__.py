@@ -31,6 +31,8 @@ SERVERS: Mapping[str, str] = {
     "pgvector": "servers.postgres:PostgresWithVector",
     "mongodb": "servers.mongodb:MongoDB",
     "mongodb-standalone": "servers.mongodb:MongoDBAlone",
+    "neo4j": "servers.neo4j:Neo4j",
+    "weaviate": "servers.weaviate:Weaviate",
 }
 """Name → where its class is."""
 

@@ -1,4 +1,4 @@
-"""``python -m servers start|stop|status [NAME…] [--folder F]``; see the package."""
+"""``python -m servers fetch|start|stop|status [NAME…] [--folder F]``; see the package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> int:
         keep(arguments[1], Path(arguments[2]), int(arguments[3]))
         return 0
     parser = argparse.ArgumentParser(prog="python -m servers", description="Real database servers to develop against.")
-    parser.add_argument("what", choices=["start", "stop", "status"])
+    parser.add_argument("what", choices=["fetch", "start", "stop", "status"])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SERVERS)}; all without any")
     parser.add_argument("--folder", type=Path, default=default_folder(), help="of data and state (%(default)s)")
     given = parser.parse_args(arguments)
@@ -26,6 +26,13 @@ def main(arguments: list[str]) -> int:
     for name in given.names or SERVERS:
         if given.what == "stop":
             print(f"{name:12} {'stopped' if stop(name, given.folder) else 'was not running'}")
+            continue
+        if given.what == "fetch":
+            try:
+                server_class(name).fetch()
+            except ServerFailed as error:
+                failed = True
+                print(f"{name:12} {error}")
             continue
         if given.what == "status":
             print(f"{name:12} {running(name, given.folder) or 'not running'}")

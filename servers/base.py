@@ -66,6 +66,10 @@ class Server(ABC):
     def unavailable_reason(cls) -> str | None:
         """Why it cannot be had on this machine and what to install; None: it can. Quick, starts nothing."""
 
+    @classmethod  # noqa: B027 - most come as wheels
+    def fetch(cls) -> None:
+        """Get or build what does not come as a wheel, once; it stays in the user's cache. Raises ServerFailed."""
+
     @property
     @abstractmethod
     def url(self) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,8 @@ class Servers:
     def __init__(self, folder: Path, until: int) -> None:
         self._folder, self._until = folder, until
         self._failed: dict[str, str] = {}
+        self._made: list[Server] = []
+        self._folders: list[Path] = []
 
     def url(self, name: str) -> str:
         """The URL of a server all tests of this run share; skips, or fails where it is required."""
@@ -51,16 +56,29 @@ class Servers:
         raise AssertionError
 
     def make(self, name: str, folder: Path) -> Server:
-        """One of your own, to stop and kill; not started yet."""
-        reason = server_class(name).unavailable_reason()
+        """One of your own, to stop and kill; not started yet. It is ended with the run at the latest."""
+        wanted = server_class(name)
+        reason = wanted.unavailable_reason()
         if reason is not None:
             missing(name, reason)
-        return server_class(name)(folder)
+        if wanted.user and os.geteuid() == 0:
+            # It runs as somebody else, and every new pytest closes the folders of all pytests to others.
+            folder = Path(tempfile.mkdtemp(prefix=f"facedex-{name}-"))
+            self._folders.append(folder)
+        self._made.append(wanted(folder / "server"))
+        return self._made[-1]
+
+    def end(self) -> None:
+        """End what ``make`` gave and the test forgot; remove its folders."""
+        for server in self._made:
+            server.stop()
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Servers:
-    base = tmp_path_factory.getbasetemp()
-    alone = worker_id == "master"
-    folder = base if alone else base.parent  # the workers' common parent is the run's own folder
-    return Servers(folder / "servers", os.getpid() if alone else os.getppid())
+def servers(worker_id: str) -> Iterator[Servers]:
+    run = os.getpid() if worker_id == "master" else os.getppid()  # the workers' common parent
+    given = Servers(Path(tempfile.gettempdir()) / f"facedex-servers-of-{run}", run)
+    yield given
+    given.end()

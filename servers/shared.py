@@ -6,6 +6,7 @@ without a held lock is a leftover.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -104,6 +105,11 @@ def keep(name: str, folder: Path, until: int) -> None:
             shutil.rmtree(place, ignore_errors=True)
             if "failed" not in (json.loads(state.read_text()) if state.exists() else {}):
                 state.unlink(missing_ok=True)
+    if until:  # nobody asks here again; the last keeper finds the folder empty
+        for end in ("json", "lock", "alive"):
+            (folder / f"{name}.{end}").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _leave(*_: object) -> None:

@@ -25,8 +25,9 @@ ARROWS: dict[str, set[str]] = {
     "report": {"decide", "vision", "study"},
     "testing": {"stores", "search", "models", "vision"},
     "study": {"engine", "settings", "stores", "vision", "decide"},
+    "deepface": {"engine", "settings", "vision", "models", "stores", "search", "decide"},
     "cli": {"engine", "settings", "models", "report", "stores", "search", "vision", "decide", "study", "facedex"},
-    "facedex": {"engine", "settings", "decide", "vision"},
+    "facedex": {"engine", "settings", "decide", "vision", "deepface"},
 }
 INFERENCE_RUNTIME, DATABASES = (
     "onnxruntime",
@@ -34,6 +35,9 @@ INFERENCE_RUNTIME, DATABASES = (
         "sqlite3": ["stores/sqlite_file.py"],
         "psycopg": ["stores/postgres_server.py"],
         "pymongo": ["stores/mongodb_server.py"],
+        "neo4j": ["stores/neo4j_server.py"],
+        "weaviate": ["stores/weaviate.py"],
+        "qdrant_client": ["stores/qdrant.py"],
     },
 )
 

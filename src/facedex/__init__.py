@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from facedex import errors
 from facedex.decide import DecisionPolicy, OperatingPoint
@@ -39,6 +39,7 @@ from facedex.types import (
 )
 
 if TYPE_CHECKING:
+    from facedex import deepface as DeepFace  # noqa: N812 - as its users call it
     from facedex.vision.images import PhotoInput
 
 __version__ = "0.1.0"
@@ -48,6 +49,7 @@ __all__ = [
     "Box",
     "Candidate",
     "DecisionPolicy",
+    "DeepFace",
     "EmbeddingSpace",
     "Engine",
     "EnrollmentReport",
@@ -73,6 +75,14 @@ __all__ = [
     "open",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "DeepFace":  # imported when it is asked for
+        from facedex import deepface
+
+        return deepface
+    raise AttributeError(f"module 'facedex' has no attribute {name!r}")
 
 
 @cache

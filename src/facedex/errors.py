@@ -13,6 +13,12 @@ FacedexError
 │   ├── NoFaceFound            nothing to embed: no template is ever made of a whole photo
 │   └── DegenerateLandmarks    landmarks that lie on a line or a point cannot be aligned
 ├── SourceEmpty                a folder or list that holds no photos
+├── ExtraMissing               the call needs an extra that is not installed
+├── TransferError
+│   ├── ExportUnavailable      an export that cannot be read or written: missing, forbidden, no space
+│   ├── ExportInvalid          an export that is damaged, cut short, or not one of ours
+│   ├── ExportVersion          an export written by a newer Facedex
+│   └── TransferMismatch       after a copy or an import the target does not hold what the source does
 ├── ModelError
 │   ├── ModelUnknown           no card of that name
 │   ├── ModelInvalid           a file that is not the model its card describes
@@ -67,6 +73,10 @@ __all__ = [
     "DimensionMismatch",
     "EmbeddingError",
     "EmbeddingInvalid",
+    "ExportInvalid",
+    "ExportUnavailable",
+    "ExportVersion",
+    "ExtraMissing",
     "FacedexError",
     "IndexCorrupt",
     "IndexUnavailable",
@@ -109,6 +119,8 @@ __all__ = [
     "StoreUnknown",
     "StoreVersion",
     "StudyError",
+    "TransferError",
+    "TransferMismatch",
     "TrialsTooFew",
     "WeightsCorrupt",
     "WeightsMissing",
@@ -184,6 +196,24 @@ class DegenerateLandmarks(PhotoError): ...
 
 
 class SourceEmpty(FacedexError): ...
+
+
+class ExtraMissing(FacedexError): ...
+
+
+class TransferError(FacedexError): ...
+
+
+class ExportUnavailable(TransferError): ...
+
+
+class ExportInvalid(TransferError): ...
+
+
+class ExportVersion(TransferError): ...
+
+
+class TransferMismatch(TransferError): ...
 
 
 class ModelError(FacedexError): ...

@@ -343,7 +343,7 @@ class EnrollmentReport:
     photos            photos looked at, those of every other row included.
     enrolled          new templates.
     already           photos skipped because the gallery has them (same bytes, same label).
-    faceless          photos in which no face was found.
+    faceless          photos in which no face was found, now or when they were enrolled before.
     passed_over       faces not enrolled because a labelled photo gives its main face only.
     low_quality       faces not enrolled because their quality is below the minimum asked for, and what is wrong.
     conflicts         faces enrolled before under another label, which was kept.

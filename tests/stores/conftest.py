@@ -22,6 +22,16 @@ def postgres_url(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 @pytest.fixture
+def pgvector_url(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """As ``postgres_url``, on a server with pgvector in the database."""
+    base = servers.url("pgvector")
+    monkeypatch.setenv("PGPASSWORD", urlsplit(base).password or "")
+    url = fresh(base)
+    yield f"{url}&vector=require"
+    drop(url)
+
+
+@pytest.fixture
 def mongodb_url(servers: Servers) -> Iterator[str]:
     """A gallery that does not exist yet."""
     url = mongodb_databases.fresh(servers.url("mongodb"))

@@ -1,4 +1,6 @@
-"""A process of its own that enrolls, for the tests that kill it or let it race: ``python writer.py FILE NAME BATCHES``.
+"""A process of its own that enrolls, for the tests that kill it or let it race.
+
+``python gallery_writer.py GALLERY NAME BATCHES``, a path or a URL.
 
 Prints one line per batch, only after ``add`` has returned: ``ids first-photo-number``.
 """
@@ -9,7 +11,7 @@ import sys
 import numpy as np
 
 from facedex.stores.contract import PhotoRecord
-from facedex.stores.sqlite import SQLiteStore
+from facedex.stores.registry import open_store
 from facedex.testing.faces import SPACE, face
 
 BATCH = 7
@@ -25,7 +27,7 @@ def faces_of(name, batch):
 
 
 def main(path, name, batches):
-    with SQLiteStore(path) as store:
+    with open_store(path) as store:
         for batch in range(batches):
             faces = faces_of(name, batch)
             records = [PhotoRecord(f.photo_digest, (f,)) for f in faces]

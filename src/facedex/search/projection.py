@@ -50,6 +50,7 @@ class SavedIndex:
     """What lies beside a store.
 
     kind    "exact" or "ann".
+    path    of its file; None: it is in the store's own engine.
     rows    templates in it.
     behind  changes of the gallery since it was saved; the next search reads them.
     bytes   size of its files.
@@ -58,12 +59,17 @@ class SavedIndex:
     """
 
     kind: str
-    path: Path
+    path: Path | None
     rows: int
     behind: int
     bytes: int
     recall: float
     facts: dict[str, Any]
+
+    @property
+    def place(self) -> str:
+        """Its file, in words."""
+        return str(self.path or "in the server")
 
 
 class Projection:
@@ -120,10 +126,21 @@ class Projection:
     def approximate(self, progress: Callable[[int, int], None] | None = None) -> SavedIndex:
         """Make the approximate index beside the store, or bring it up to date; goes on after an interruption.
 
+        A store whose engine searches by itself builds its own.
+
         progress  called with how much of the present stage is done, and of how much.
         Raises    as ``save``; SearchDriverMissing without the extra ``facedex[ann]``.
         """
+        if isinstance(self._store, SearchesItself):
+            return self._in_the_engine(self._store, progress)
         return self._approximate.save(progress)
+
+    def _in_the_engine(self, engine: SearchesItself, progress: Callable[[int, int], None] | None) -> SavedIndex:
+        rows = self._store.count()
+        if not rows:
+            raise ArgumentInvalid(f"{self._store.url} holds no templates to index.", gallery=self._store.url)
+        engine.build_nearest(progress)
+        return SavedIndex("ann", None, rows, 0, 0, engines.measure_recall(self._store), {})
 
     def saved(self) -> list[SavedIndex]:
         """What lies beside the store and is usable."""

@@ -23,7 +23,7 @@ The store is the truth; an index is a disposable projection that follows ``chang
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum
@@ -317,6 +317,12 @@ class SearchesItself(ABC):
         exact    by the engine's exact scan instead of its approximate index.
         Returns  (Q, k) int64, best first as the engine sees it; -1 where it found fewer. The caller reads the
                  embeddings, computes the similarities in float32, and passes over ids that are gone meanwhile.
+        """
+
+    def build_nearest(self, progress: Callable[[int, int], None] | None = None) -> None:  # noqa: B027
+        """Have the engine build its approximate index, where it does not do so by itself.
+
+        progress  called with the templates indexed so far and the total.
         """
 
 

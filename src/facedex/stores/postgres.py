@@ -6,7 +6,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -67,13 +67,22 @@ class PostgresStore(Store, KeepsIndex):
 
     capabilities = Capabilities(scrubs_deleted=False)
 
-    def __init__(self, url: str, *, create: bool = True) -> None:
-        self._server = PostgresServer(url, create=create)
+    def __init__(self, url: str, *, create: bool = True, server: PostgresServer | None = None) -> None:
+        self._server = PostgresServer(url, create=create) if server is None else server
         self._space: EmbeddingSpace | None = None  # once read, it never changes
 
     @classmethod
     def open(cls, url: str, *, create: bool = True) -> Self:
-        return cls(url, create=create)
+        """As the class says; with ``vector=require`` or a fitting database it is a ``PostgresVectorStore``."""
+        from facedex.stores.postgres_vector import PostgresVectorStore, usable
+
+        server = PostgresServer(url, create=create)
+        try:
+            kind = PostgresVectorStore if issubclass(PostgresVectorStore, cls) and usable(server) else cls
+            return cast("Self", kind(url, server=server))
+        except BaseException:
+            server.close()
+            raise
 
     @property
     def url(self) -> str:
@@ -97,11 +106,11 @@ class PostgresStore(Store, KeepsIndex):
         digests = b"".join(sorted({bytes.fromhex(photo.digest) for photo in photos}))
 
         def write(connection: Connection) -> list[Added]:
-            sequence = self._lock(connection)
+            sequence, vector = self._lock(connection)
             held = self._read_space(connection)
             check_space(space, held)
             if held is None:
-                self._write_space(connection, space)
+                vector = self._write_space(connection, space)
             connection.execute(
                 self._sql(f"INSERT INTO facedex_photo SELECT {_PIECES} ON CONFLICT DO NOTHING"),
                 {"all": digests, "wide": 32, "count": len(digests) // 32},
@@ -119,7 +128,7 @@ class PostgresStore(Store, KeepsIndex):
                 added.append(Added(sequence, True, template.label))
                 rows.append(n)
             if rows:
-                self._insert(connection, batch, contents, rows, sequence - len(rows) + 1)
+                self._insert(connection, batch, contents, rows, sequence - len(rows) + 1, vector)
                 connection.execute(self._sql("UPDATE facedex_gallery SET sequence = %s"), (sequence,))
             return added
 
@@ -132,7 +141,7 @@ class PostgresStore(Store, KeepsIndex):
         wanted = sorted(set(storable_ids(ids)))
 
         def write(connection: Connection) -> int:
-            sequence = self._lock(connection)
+            sequence, _ = self._lock(connection)
             changed = connection.execute(
                 self._sql("""
                 UPDATE facedex_template t SET label = %(label)s, sequence = %(sequence)s + n.place
@@ -151,10 +160,10 @@ class PostgresStore(Store, KeepsIndex):
 
     def delete(self, where: Where) -> int:
         check_where(where)
-        condition, values = _condition(where)
+        condition, values = condition_of(where)
 
         def write(connection: Connection) -> int:
-            sequence = self._lock(connection)
+            sequence, _ = self._lock(connection)
             deleted = connection.execute(
                 self._sql(f"""
                 WITH gone AS (DELETE FROM facedex_template WHERE {condition} RETURNING id, photo),
@@ -187,7 +196,7 @@ class PostgresStore(Store, KeepsIndex):
         if where is not None:
             check_where(where)
         self._server.check_open()
-        return self._scan(*_condition(where or Where()), after)
+        return self._scan(*condition_of(where or Where()), after)
 
     def _scan(self, condition: str, values: dict[str, Any], after: int) -> Iterator[StoredTemplate]:
         while True:
@@ -200,7 +209,7 @@ class PostgresStore(Store, KeepsIndex):
     def ids(self, where: Where | None = None) -> npt.NDArray[np.int64]:
         if where is not None:
             check_where(where)
-        condition, values = _condition(where or Where())
+        condition, values = condition_of(where or Where())
         query = f"SELECT id FROM facedex_template WHERE {condition} ORDER BY id"  # noqa: S608
         data = self._server.read(lambda connection: self._copy_out(connection, query, values))
         ids, _ = self._columns(data, 0)
@@ -308,7 +317,7 @@ class PostgresStore(Store, KeepsIndex):
     def count(self, where: Where | None = None) -> int:
         if where is not None:
             check_where(where)
-        condition, values = _condition(where or Where())
+        condition, values = condition_of(where or Where())
         return int(self._one(f"SELECT count(*) FROM facedex_template WHERE {condition}", values)[0])  # noqa: S608
 
     def check(self) -> tuple[str, ...]:
@@ -398,19 +407,21 @@ class PostgresStore(Store, KeepsIndex):
     def _sql(self, text: str) -> bytes:
         return self._server.sql(text)
 
-    def _lock(self, connection: Connection) -> int:
-        """The highest sequence number; no other writer goes on before this transaction ends."""
-        row = connection.execute(self._sql("SELECT sequence FROM facedex_gallery FOR UPDATE")).fetchone()
+    def _lock(self, connection: Connection) -> tuple[int, bool]:
+        """The highest sequence number, and whether there is a column for pgvector; other writers wait from now on."""
+        row = connection.execute(self._sql("SELECT sequence, vector FROM facedex_gallery FOR UPDATE")).fetchone()
         if row is None:
             raise self._damaged("its counter is gone")
-        return int(row[0])
+        return int(row[0]), bool(row[1])
 
-    def _write_space(self, connection: Connection, space: EmbeddingSpace) -> None:
+    def _write_space(self, connection: Connection, space: EmbeddingSpace) -> bool:
+        """Returns whether there is a column for pgvector now."""
         connection.execute(
             self._sql("""UPDATE facedex_gallery SET space = %s, model = %s, model_version = %s, weights_sha256 = %s,
             dimension = %s, preprocessing = %s"""),
             (space.id, space.model, space.version, space.weights_sha256, space.dimension, space.preprocessing),
         )
+        return False
 
     def _present(self, connection: Connection, contents: list[bytes]) -> dict[bytes, tuple[int, str | None]]:
         rows = connection.execute(
@@ -421,25 +432,28 @@ class PostgresStore(Store, KeepsIndex):
         )
         return {content: (number, label) for content, number, label in rows}
 
-    def _insert(self, connection: Connection, batch: Batch, contents: list[bytes], rows: list[int], first: int) -> None:
-        """COPY these rows of a batch in, with rising ids from ``first`` on."""
+    def _insert(
+        self, connection: Connection, batch: Batch, contents: list[bytes], rows: list[int], first: int, vector: bool
+    ) -> None:
+        """COPY these rows of a batch in, with rising ids from ``first`` on; vector: the column of pgvector too."""
         dimension = batch.embeddings.shape[1]
-        middle = np.empty(
-            len(batch.templates),
-            [("l1", ">i4"), ("enrolled", ">i8"), ("l2", ">i4"), ("geometry", "V80"), ("l3", ">i4"),
-             ("embedding", "<f4", (dimension,))],
-        )  # fmt: skip
+        fields: list[Any] = [("l1", ">i4"), ("enrolled", ">i8"), ("l2", ">i4"), ("geometry", "V80")]
+        fields += [("l3", ">i4"), ("embedding", "<f4", (dimension,))]
+        if vector:  # dimension and a reserved number, then big-endian: vector_recv in pgvector's src/vector.c
+            fields += [("l4", ">i4"), ("dimension", ">i2"), ("reserved", ">i2"), ("vector", ">f4", (dimension,))]
+        middle = np.zeros(len(batch.templates), fields)
         middle["l1"], middle["l2"], middle["l3"] = 8, 80, 4 * dimension
         middle["enrolled"] = batch.enrolled
         middle["geometry"] = np.frombuffer(pack_geometry(batch), "V80")
         middle["embedding"] = batch.embeddings
+        if vector:
+            middle["l4"], middle["dimension"], middle["vector"] = 4 + 4 * dimension, dimension, batch.embeddings
         packed, width = middle.tobytes(), middle.itemsize
         labels = {template.label: _text(template.label) for template in batch.templates}
         photos = {template.photo_digest: bytes.fromhex(template.photo_digest) for template in batch.templates}
         query = self._sql(
-            """COPY facedex_template
-            (id, sequence, content, photo, label, enrolled, geometry, embedding, link, metadata)
-            FROM STDIN (FORMAT BINARY)"""
+            f"""COPY facedex_template (id, sequence, content, photo, label, enrolled, geometry, embedding,
+            {"vector," if vector else ""} link, metadata) FROM STDIN (FORMAT BINARY)"""
         )
         with connection.cursor().copy(query) as copy:
             copy.write(_COPY_HEAD)
@@ -449,7 +463,7 @@ class PostgresStore(Store, KeepsIndex):
                     template = batch.templates[n]
                     meta = batch.metadata[n]
                     parts += (
-                        _HEAD.pack(10, 8, id, 8, id, 16, contents[n], 32, photos[template.photo_digest]),
+                        _HEAD.pack(10 + vector, 8, id, 8, id, 16, contents[n], 32, photos[template.photo_digest]),
                         labels[template.label],
                         packed[n * width : (n + 1) * width],
                         _text(template.link),
@@ -501,6 +515,9 @@ class PostgresStore(Store, KeepsIndex):
             vector = np.frombuffer(embedding, FLOAT32)
             if len(vector) != space.dimension:
                 raise ValueError(f"its embedding has {len(vector)} numbers of {space.dimension}")
+            said = {} if metadata is None else json.loads(metadata)
+            if not isinstance(said, dict):
+                raise ValueError("its metadata are no object")
             template = Template(
                 photo_digest=digest.hex(),
                 box=box,
@@ -510,7 +527,7 @@ class PostgresStore(Store, KeepsIndex):
                 space_id=space.id,
                 link=link,
                 label=label,
-                metadata={} if metadata is None else json.loads(metadata),
+                metadata=said,
             )
             return StoredTemplate(number, template, EPOCH + enrolled * MICROSECOND)
         except (struct.error, ValueError, TypeError, AttributeError, OverflowError) as error:
@@ -583,7 +600,7 @@ def _binary(connection: Connection, query: bytes, values: dict[str, Any]) -> lis
     return connection.execute(query, values, binary=True).fetchall()
 
 
-def _condition(where: Where) -> tuple[str, dict[str, Any]]:
+def condition_of(where: Where) -> tuple[str, dict[str, Any]]:
     """``Where.passes`` in SQL over ``facedex_template``, and its parameters."""
     conditions: list[str] = ["true"]
     values: dict[str, Any] = {}

@@ -87,6 +87,9 @@ _STEPS = (
     CREATE TABLE facedex_index_part (number bigint, part integer, data bytea NOT NULL, PRIMARY KEY (number, part));
     ALTER TABLE facedex_index_part ALTER data SET STORAGE EXTERNAL;
     """,
+    """
+    ALTER TABLE facedex_gallery ADD COLUMN vector boolean NOT NULL DEFAULT false;
+    """,  # whether facedex_template has the column ``vector`` of pgvector, which every writer then fills
 )
 SCHEMA_VERSION = len(_STEPS)
 

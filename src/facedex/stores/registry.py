@@ -41,6 +41,12 @@ class Adapter:
 ADAPTERS: Mapping[str, Adapter] = {
     "memory": Adapter("facedex.stores.memory", "MemoryStore"),
     "sqlite": Adapter("facedex.stores.sqlite", "SQLiteStore"),
+    **{
+        scheme: Adapter("facedex.stores.neo4j", "Neo4jStore", "pip install 'facedex[neo4j]'")
+        for scheme in ("neo4j", "neo4j+s", "neo4j+ssc", "bolt", "bolt+s", "bolt+ssc")
+    },
+    "weaviate": Adapter("facedex.stores.weaviate", "WeaviateStore", "pip install 'facedex[weaviate]'"),
+    "qdrant": Adapter("facedex.stores.qdrant", "QdrantStore", "pip install 'facedex[qdrant]'"),
     "postgresql": Adapter("facedex.stores.postgres", "PostgresStore", "pip install 'facedex[postgres]'"),
     "postgres": Adapter("facedex.stores.postgres", "PostgresStore", "pip install 'facedex[postgres]'"),
     "mongodb": Adapter("facedex.stores.mongodb", "MongoStore", "pip install 'facedex[mongodb]'"),

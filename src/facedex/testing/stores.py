@@ -700,6 +700,8 @@ class StoreContract:
     def test_the_url_opens_it_again(self, store: Store) -> None:
         if not (store.capabilities.durable and store.capabilities.shared):
             pytest.skip("a gallery that is neither durable nor shared cannot be opened again")
+        if "***" in store.url:
+            pytest.skip("its URL masks a password")
         _add(store, face())
         with type(store).open(store.url, create=False) as again:
             assert again.count() == 1
