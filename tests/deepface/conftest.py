@@ -28,5 +28,4 @@ def synthetic_models(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for variable in ("DEEPFACE_DATABASE_TYPE", "DEEPFACE_CONNECTION_DETAILS", *DeepFaceSettings.VARIABLES.values()):
         monkeypatch.delenv(variable, raising=False)
     yield
-    for gallery in database._open.values():
-        gallery.close()
+    database._close()

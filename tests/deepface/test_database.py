@@ -274,6 +274,4 @@ def test_the_published_lines_run_on_real_servers(draw: Draw, request: pytest.Fix
         if server == "postgres":
             assert len(rows(draw("target.jpg", ANN), database_type="pgvector")[0]) == 2
     finally:
-        for gallery in database._open.values():
-            gallery.close()
-        database._open.clear()
+        database._close()

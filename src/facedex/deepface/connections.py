@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from facedex.errors import ArgumentInvalid
 from facedex.settings import DeepFaceSettings
@@ -113,14 +113,19 @@ def _on_server(base: str, scheme: str, criteria: Criteria) -> str:
         base = f"{scheme}://{base}"
     parts = urlsplit(base)
     ours = scheme if parts.scheme in ("http", "https", "postgres") else parts.scheme
-    path, options = parts.path, [parts.query] if parts.query else []
+    where, path, options = parts.netloc, parts.path, [parts.query] if parts.query else []
+    if parts.scheme == "https":
+        where += "" if parts.port else ":443"
+        options.append("secure=true")
     if scheme == "postgresql":  # a schema of the database that is named
         options.append(urlencode({"schema": criteria.name}))
+    elif not where:  # a folder, for a library that needs no server
+        path = f"{path.rstrip('/')}/{criteria.name}"
     else:
         if scheme == "mongodb" and parts.username and "authSource=" not in parts.query:
             options.append(urlencode({"authSource": path.strip("/") or "admin"}))  # it was said by the path
         path = f"/{criteria.name}"
-    return urlunsplit((ours, parts.netloc, path, "&".join(options), ""))
+    return f"{ours}://{where}{path}" + ("?" + "&".join(options) if options else "")
 
 
 def _from_dict(scheme: str, details: Mapping[str, Any]) -> str:
@@ -132,11 +137,13 @@ def _from_dict(scheme: str, details: Mapping[str, Any]) -> str:
 
     if scheme == "sqlite":
         return take("database", "path")
-    whole = take("url", "uri", "conninfo")
+    whole, key = take("url", "uri", "conninfo"), take("api_key")
     if whole:
-        return whole + (("&" if "?" in whole else "?") + urlencode(left) if left else "")
+        kind, _, rest = whole.partition("://") if "://" in whole else (scheme, "", whole)
+        who = f":{quote(key, safe='')}@" if key and "@" not in rest else ""
+        return f"{kind}://{who}{rest}" + (("&" if "?" in rest else "?") + urlencode(left) if left else "")
     host, port, user = take("host", "hostname"), take("port"), take("user", "username")
-    password, name = take("password"), take("dbname", "database", "db", "db_name")
-    who = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "") + ("@" if user else "")
+    password, name = take("password") or key, take("dbname", "database", "db", "db_name")
+    who = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
     query = f"?{urlencode(left)}" if left else ""
-    return f"{scheme}://{who}{host or 'localhost'}{':' + port if port else ''}/{quote(name)}{query}"
+    return f"{scheme}://{who}{'@' if who else ''}{host or 'localhost'}{':' + port if port else ''}/{quote(name)}{query}"

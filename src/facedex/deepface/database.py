@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
@@ -243,8 +244,18 @@ def _gallery(
     url = gallery_url(criteria, database_type, details)
     with _lock:
         if (url, criteria) not in _open:
-            _open[url, criteria] = engine.open(url, create=create)
+            gallery = engine.open(url, create=create)
+            if not _open:
+                atexit.register(_close)
+            _open[url, criteria] = gallery
         return _open[url, criteria]
+
+
+def _close() -> None:
+    """Give back files and connections, while the drivers can still do so."""
+    with _lock:
+        while _open:
+            _open.popitem()[1].close()
 
 
 def _has_index(gallery: Gallery) -> bool:
