@@ -25,7 +25,8 @@ import numpy as np
 from benchmarks.accuracy import main_faces
 from benchmarks.data import ATT_NAME, att_faces, machine, save
 from facedex import Engine
-from facedex.decide.evaluation import all_pairs, error_rates, leave_one_out, threshold_at_fmr
+from facedex.decide.evaluation import all_pairs, error_rates, threshold_at_fmr
+from facedex.decide.identification import leave_one_out
 from facedex.models import catalog
 from facedex.models.catalog import Measured, ModelCard
 from facedex.settings import Settings
