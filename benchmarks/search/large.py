@@ -119,8 +119,9 @@ def main() -> None:
         for step in ("build", "search"):
             if step == "build" and path.exists():
                 continue
-            command = [sys.executable, "-m", "benchmarks.search.large", "--rows", str(a.rows), "--dimension", str(a.dimension), "--queries",
-                       str(a.queries), "--keep", str(path), "--step", step]  # fmt: skip
+            command = [sys.executable, "-m", "benchmarks.search.large", "--rows", str(a.rows)]
+            command += ["--dimension", str(a.dimension), "--queries", str(a.queries)]
+            command += ["--keep", str(path), "--step", step]
             report[step] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
             print(json.dumps(report, indent=1), file=sys.stderr)
         print(json.dumps(report, indent=1))
