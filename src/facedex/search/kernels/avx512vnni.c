@@ -46,14 +46,16 @@ INLINE uint32_t above(__m512i a, __m512i b, int32_t thr)
     return (uint32_t)_mm512_cmpgt_epi32_mask(a, t) | (uint32_t)_mm512_cmpgt_epi32_mask(b, t) << 16;
 }
 
-/* High nibbles stay where they are, as 16 times their value: no shift, and their sum is divided at the end. */
+/* High nibbles stay where they are, as 16 times their value, so only their sum is shifted: a logical shift, for which
+ * it starts at 2^31, and the other sum at -2^27. */
 TARGET static void scan4(const uint8_t *packed, size_t n_blocks, size_t n_groups, const int8_t *probe,
                          const int32_t *init, int32_t total, const int32_t *thr, uint32_t *masks)
 {
     (void)init;
-    const __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi8((char)0xf0), zero = _mm512_setzero_si512();
+    const __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi8((char)0xf0);
+    const __m512i start = _mm512_set1_epi32(total - (1 << 27)), bias = _mm512_set1_epi32(INT32_MIN);
     for (size_t b = 0; b < n_blocks; b++) {
-        __m512i a0 = _mm512_set1_epi32(total), a1 = a0, b0 = zero, b1 = zero;
+        __m512i a0 = start, a1 = start, b0 = bias, b1 = bias;
         const int8_t *p = probe;
         for (size_t j = 0; j < n_groups / 2; j++, packed += 128, p += 8) {
             const __m512i p0 = broadcast(p), p1 = broadcast(p + 4);
@@ -67,7 +69,7 @@ TARGET static void scan4(const uint8_t *packed, size_t n_blocks, size_t n_groups
             b0 = dot4(b0, _mm512_and_si512(x, high), p1);
             b1 = dot4(b1, _mm512_and_si512(y, high), p1);
         }
-        masks[b] = above(_mm512_add_epi32(a0, _mm512_srai_epi32(b0, 4)), _mm512_add_epi32(a1, _mm512_srai_epi32(b1, 4)),
+        masks[b] = above(_mm512_add_epi32(a0, _mm512_srli_epi32(b0, 4)), _mm512_add_epi32(a1, _mm512_srli_epi32(b1, 4)),
                          thr[b]);
     }
 }
@@ -101,7 +103,7 @@ TARGET static void scan4(const uint8_t *packed, size_t n_blocks, size_t n_groups
             }                                                                                                          \
             return;                                                                                                    \
         }                                                                                                              \
-        __mmask16 any = 0;                                                                                             \
+        uint32_t any = 0;                                                                                              \
         UNROLL for (int q = 0; q < P; q++)                                                                             \
             any |= _mm512_cmpgt_epi32_mask(_mm512_max_epi32(a[q], b[q]), _mm512_set1_epi32(thr[q]));                   \
         memset(masks, 0, P * sizeof *masks);                                                                           \
