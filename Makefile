@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-heavy test-servers servers servers-stop check bench-enroll bench-search bench-robustness operating-points clean
+.PHONY: help demo test test-heavy test-servers servers servers-stop sanitize check bench-enroll bench-search bench-robustness operating-points clean
 
 help:
 	@echo "make demo              enroll sample photos, search, draw demo/candidates.png and demo/index.html"
@@ -10,6 +10,7 @@ help:
 	@echo "make test-heavy        the long suites: more kill -9 rounds, longer random histories"
 	@echo "make servers           start real database servers to develop against, print their URLs (make servers-stop)"
 	@echo "make test-servers      the suites of the servers that take long to start"
+	@echo "make sanitize          the C kernels under sanitizers and a fuzzer, those of other machines emulated"
 	@echo "make bench-enroll      photos per second beside a plain OpenCV loop"
 	@echo "make bench-search      exact search beside its peers, about ten minutes"
 	@echo "make bench-robustness  what blur, distance, darkness, covering and turning cost"
@@ -55,6 +56,9 @@ servers: .venv/dev
 
 servers-stop:
 	$(BIN)/python -m servers stop
+
+sanitize: .venv/dev
+	$(BIN)/pytest tests/search/test_border.py -k "sanitizers or emulated"
 
 bench-enroll: .venv/dev
 	$(BIN)/python -m benchmarks.enrollment
