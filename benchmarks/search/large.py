@@ -121,11 +121,12 @@ def main() -> None:
         for step in ("build", "search"):
             if step == "build" and path.exists():
                 continue
-            command = [sys.executable, "-m", "benchmarks.search.large", "--rows", str(a.rows), "--dimension", str(a.dimension), "--queries",
-                       str(a.queries), "--keep", str(path), "--step", step]  # fmt: skip
-            report[step] = json.loads(
-                subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout
-            )
+            command = [
+                sys.executable, "-m", "benchmarks.search.large", "--rows", str(a.rows), "--dimension", str(a.dimension),
+                "--queries", str(a.queries), "--keep", str(path), "--step", step,
+            ]  # fmt: skip
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+            report[step] = json.loads(done.stdout)
             print(json.dumps(report, indent=1), file=sys.stderr)
         print(json.dumps(report, indent=1))
 
