@@ -24,6 +24,8 @@ import numpy as np
 from benchmarks.search import data
 from facedex.search import ExactIndex, reference
 
+ROOT = Path(__file__).parents[2]
+
 
 def resident() -> float:
     """MB of memory of its own this process holds now, mapped files left out."""
@@ -114,15 +116,17 @@ def main() -> None:
                          else search(a.keep, a.rows, a.dimension, a.queries)))  # fmt: skip
         return
     with tempfile.TemporaryDirectory() as scratch:
-        path = a.keep or Path(scratch) / "faces.fdx"
+        path = a.keep.absolute() if a.keep else Path(scratch) / "faces.fdx"
         report: dict[str, Any] = {"rows": a.rows, "dimension": a.dimension}
         for step in ("build", "search"):
             if step == "build" and path.exists():
                 continue
-            command = [sys.executable, "-m", "benchmarks.search.large", "--rows", str(a.rows)]
-            command += ["--dimension", str(a.dimension), "--queries", str(a.queries)]
-            command += ["--keep", str(path), "--step", step]
-            report[step] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+            command = [
+                sys.executable, "-m", "benchmarks.search.large", "--rows", str(a.rows), "--dimension", str(a.dimension),
+                "--queries", str(a.queries), "--keep", str(path), "--step", step,
+            ]  # fmt: skip
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+            report[step] = json.loads(done.stdout)
             print(json.dumps(report, indent=1), file=sys.stderr)
         print(json.dumps(report, indent=1))
 

@@ -181,7 +181,7 @@ class ExactIndex:
         def checked() -> Iterator[tuple[Ids, Embeddings]]:
             last = -1
             for given, embeddings in chain((first,), remaining):
-                rows, ids = check_rows(embeddings, index._dimension, "Embeddings"), as_ids(given)
+                rows, ids = check_rows(embeddings, index.dimension, "Embeddings"), as_ids(given)
                 if len(ids) != len(rows):
                     raise ArgumentInvalid(
                         f"{len(ids)} ids for {len(rows)} embeddings; give one id for each.",

@@ -273,8 +273,10 @@ class _Exact(_Kept[ExactIndex]):
             with self._lock:
                 at = self._sequence
                 facts = self._facts(int(index.ids.max()), at) if index is not None and len(index) else None
-                # what was deleted meanwhile took the streamed file with it; what was added the next search reads
-                if index is not None and facts is not None and not (streamed and path.exists()):
+                # a deletion meanwhile took the streamed file with it; what was added is read by the next search
+                if streamed is not None and path.exists():
+                    at = streamed
+                elif index is not None and facts is not None:
                     index.save(path, facts)
             if facts is not None and self._publish(at):
                 break
@@ -341,12 +343,15 @@ class _Exact(_Kept[ExactIndex]):
         held = self._store.get([newest])
         return {"sequence": sequence, "witness": [held[0].id, held[0].template.content_id]} if held else None
 
-    def _stream(self, path: Path, progress: Callable[[int, int], None] | None) -> bool:
-        """Write the store to the file without holding it in memory; not when an index is at hand."""
+    def _stream(self, path: Path, progress: Callable[[int, int], None] | None) -> int | None:
+        """Write the store to the file without holding it in memory; not when an index is at hand.
+
+        Returns  the sequence number the file is at, None when it was not written.
+        """
         latest, total = self._store.sequence(), self._store.count()
         with self._lock:
             if self._index is not None or self._opened() is not None:
-                return False
+                return None
 
         def batches() -> Iterator[tuple[Ids, npt.NDArray[np.float32]]]:
             done = 0
@@ -356,8 +361,14 @@ class _Exact(_Kept[ExactIndex]):
                 if progress:
                     progress(done, max(total, done))
 
-        ExactIndex.stream(path, batches(), lambda newest: self._facts(newest, latest) or {})
-        return True
+        def facts(newest: int) -> dict[str, Any]:
+            found = self._facts(newest, latest)
+            if found is None:
+                raise IndexUnavailable(f"{path}: its newest face was deleted meanwhile; try again.", path=str(path))
+            return found
+
+        ExactIndex.stream(path, batches(), facts)
+        return latest
 
     def _deleted(self, ids: Ids) -> None:
         self.forget()
