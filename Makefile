@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-heavy test-servers servers servers-fetch servers-stop check bench-enroll bench-search bench-stores bench-robustness operating-points clean
+.PHONY: help demo test test-heavy test-servers sanitize servers servers-fetch servers-stop check clean \
+  bench-enroll bench-vision bench-search bench-stores bench-robustness operating-points
 
 help:
 	@echo "make demo              enroll sample photos, search, draw demo/candidates.png and demo/index.html"
@@ -11,7 +12,9 @@ help:
 	@echo "make servers           start real database servers to develop against, print their URLs (make servers-stop)"
 	@echo "make servers-fetch     get Neo4j's jars and build Weaviate (5 to 30 minutes, once)"
 	@echo "make test-servers      the suites of the servers that take long to start"
+	@echo "make sanitize          the C kernels under sanitizers and a fuzzer, those of other machines emulated"
 	@echo "make bench-enroll      photos per second beside a plain OpenCV loop"
+	@echo "make bench-vision      photos per second beside DeepFace, and where the time goes"
 	@echo "make bench-search      exact search beside its peers, about ten minutes"
 	@echo "make bench-stores      the stores on real servers, beside DeepFace's own search"
 	@echo "make bench-robustness  what blur, distance, darkness, covering and turning cost"
@@ -61,6 +64,9 @@ servers: .venv/dev
 servers-stop:
 	$(BIN)/python -m servers stop
 
+sanitize: .venv/dev
+	$(BIN)/pytest tests/search/test_border.py -k "sanitizers or emulated"
+
 bench-enroll: .venv/dev
 	$(BIN)/python -m benchmarks.enrollment
 
@@ -74,6 +80,9 @@ bench-stores: .venv/dev
 
 bench-robustness: .venv/dev
 	$(BIN)/python -m benchmarks.robustness
+
+bench-vision: .venv/dev
+	env -u OPENBLAS_CORETYPE $(BIN)/python -m benchmarks.vision.run
 
 operating-points: .venv/dev
 	$(BIN)/python -m benchmarks.operating_points

@@ -34,7 +34,7 @@ extensions = []
 if os.environ.get("FACEDEX_NO_KERNEL") != "1":
     extensions = [
         extension("facedex.search._kernel", [SEARCH + source for source in SEARCH_SOURCES], glob(SEARCH + "*.h")),
-        extension("facedex.vision._kernel", [VISION + "kernel.c"], []),
+        extension("facedex.vision._kernel", [VISION + "pixels.c", VISION + "module.c"], glob(VISION + "*.h")),
     ]
 
 setup(ext_modules=extensions, options={"bdist_wheel": {"py_limited_api": "cp311"}} if extensions else {})

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from PIL import Image
+from PIL import Image, ImageOps
 from samples.fetch import MEMBER, PACKAGE, SHA256, VERSION
 
 from facedex.models.weights import fetch_members
@@ -56,6 +56,39 @@ def sample_variants() -> Path:
     return folder
 
 
+SIZES = {
+    "the 6 sample photos as 512 × 512, each saved at 8 JPEG qualities": (512, 512),
+    "the 6 sample photos as 2 megapixels, each saved at 8 JPEG qualities": (1414, 1414),
+}
+"""Photos for the speed of vision → the box that holds as many pixels as they have, or the square itself."""
+
+
+def sized_samples(size: tuple[int, int]) -> Path:
+    """The sample photos with that many pixels, at JPEG qualities 60, 65, … 95; one folder a person.
+
+    For 512 × 512 the middle square is cut out; otherwise the shape stays.
+    """
+    folder = Path(platformdirs.user_cache_dir("facedex")) / "benchmarks" / f"samples-{size[0]}"
+    for photo in find_photos(Path(__file__).parent.parent / "samples"):
+        stem = Path(photo.name).stem
+        person = photo.folder if photo.folder != "probes" else " ".join(stem.split("_")[:2]).title()
+        with Image.open(photo.source) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+            if size == (512, 512):
+                image = ImageOps.fit(image, size, Image.Resampling.LANCZOS, centering=(0.5, 0.3))
+            else:
+                scale = (size[0] * size[1] / (image.width * image.height)) ** 0.5
+                image = image.resize(
+                    (round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS
+                )
+            for quality in range(60, 100, 5):
+                target = folder / str(person) / f"{stem}-{quality}.jpg"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if not target.exists():
+                    image.save(target, quality=quality)
+    return folder
+
+
 def machine() -> dict[str, str | int]:
     """What the figures were measured on."""
     cpuinfo = Path("/proc/cpuinfo")
@@ -77,7 +110,7 @@ def save(kind: str, dataset: str, result: dict[str, Any]) -> None:
     result = {"dataset": dataset, "date": date, "machine": machine(), **result}
     text = json.dumps(result, indent=2, ensure_ascii=False)
     print(text)
-    if dataset not in (ATT_NAME, SAMPLES_NAME, SAMPLE_PHOTOS_NAME):
+    if dataset not in (ATT_NAME, SAMPLES_NAME, SAMPLE_PHOTOS_NAME, *SIZES):
         return
     slug = re.sub(r"[^a-z0-9]+", "-", dataset.lower()).strip("-")[:40]
     (Path(__file__).parent / "results").mkdir(exist_ok=True)

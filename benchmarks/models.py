@@ -1,10 +1,12 @@
 """How fast and how right is each model of the catalog; written into its card and benchmarks/results.
 
 python -m benchmarks.models [MODEL ...] [--dry]    all detectors and embedders when left out
+python -m benchmarks.models --table                only write docs/models.md again, from the cards
 
-Fast: one thread, the median of interleaved runs. An embedder runs on one aligned face; a detector on one photo of
-512 × 512 with one face. Right, on the AT&T faces: an embedder by leave-one-out rank 1 and by false non-match rates at
-two false match rates, with YuNet's alignment; a detector by the photos in which it finds the one face there is.
+Fast: processor time on one thread, the least of interleaved runs, which other work on the machine disturbs little. An
+embedder runs on one aligned face; a detector on one photo of 512 × 512 with one face. Right, on the AT&T faces: an
+embedder by leave-one-out rank 1 and by false non-match rates at two false match rates, with YuNet's alignment; a
+detector by the photos in which it finds the one face there is.
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.accuracy import main_faces
-from benchmarks.data import ATT_NAME, att_faces, machine, median, save
+from benchmarks.data import ATT_NAME, att_faces, machine, save
 from facedex import Engine
-from facedex.decide.evaluation import all_pairs, error_rates, leave_one_out, threshold_at_fmr
+from facedex.decide.evaluation import all_pairs, error_rates, threshold_at_fmr
+from facedex.decide.identification import leave_one_out
 from facedex.models import catalog
 from facedex.models.catalog import Measured, ModelCard
 from facedex.settings import Settings
@@ -33,11 +36,13 @@ from facedex.vision.sources import find_photos
 
 CARDS = Path(__file__).parent.parent / "src" / "facedex" / "models" / "cards"
 PHOTO = Path(__file__).parent.parent / "samples" / "probes" / "eileen_collins_not_enrolled.png"
-ROUNDS, RUNS = 15, 4
+PAGE = Path(__file__).parent.parent / "docs" / "models.md"
+START, END = "<!-- table: python -m benchmarks.models --table -->", "<!-- end of table -->"
+ROUNDS = 40
 
 
 def milliseconds(cards: list[ModelCard]) -> dict[str, float]:
-    """Median of one run of each, on one thread, interleaved."""
+    """Processor time of one run of each, on one thread: the least of many, interleaved."""
     photo = Engine().load(PHOTO).pixels
     work: dict[str, Any] = {}
     for card in cards:
@@ -51,12 +56,10 @@ def milliseconds(cards: list[ModelCard]) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(ROUNDS):
         for name, run in work.items():
+            started = time.process_time()
             run()
-            started = time.perf_counter()
-            for _ in range(RUNS):
-                run()
-            times[name].append((time.perf_counter() - started) / RUNS * 1000)
-    return {name: median(values) for name, values in times.items()}
+            times[name].append((time.process_time() - started) * 1000)
+    return {name: min(values) for name, values in times.items()}
 
 
 def detected(name: str) -> dict[str, int]:
@@ -91,11 +94,40 @@ def write(card: ModelCard, measured: Measured) -> None:
     assert catalog.read_card(path.read_text("utf-8"), path.name) == replace(card, measured=measured)
 
 
+def table() -> str:
+    """The models as docs/models.md shows them: what their cards say."""
+    rows = [
+        "| Model | Task | Weights | Licence of the weights | Dimension | ms, one thread | Accuracy here |",
+        "|---" * 7 + "|",
+    ]
+    for card in catalog.CARDS:
+        if card.task not in ("detect", "embed"):
+            continue
+        licence = card.licence if card.licence == catalog.UNSTATED else f"[{card.licence}]({card.licence_source})"
+        speed, accuracy = (f"{m.milliseconds} ({m.run})", m.accuracy) if (m := card.measured) else ("–", "–")
+        rows.append(
+            f"| `{card.name}` | {card.task} | `{card.requirement}` | {licence} | {card.dimension or '–'} | {speed} "
+            f"| {accuracy} |"
+        )
+    told = sorted({f"{m.date} on {m.machine}; {m.dataset}" for card in catalog.CARDS if (m := card.measured)})
+    return "\n".join([*rows, "", f"Measured {'; '.join(told)}."])
+
+
+def write_table() -> None:
+    text = PAGE.read_text("utf-8")
+    before, rest = text.split(START)
+    PAGE.write_text(f"{before}{START}\n\n{table()}\n\n{END}{rest.split(END)[1]}", "utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument("--dry", action="store_true", help="leave the cards as they are")
+    parser.add_argument("--table", action="store_true", help="measure nothing")
     options = parser.parse_args()
+    if options.table:
+        write_table()
+        return
     every = [card.name for card in catalog.CARDS if card.task in ("detect", "embed")]
     cards = [catalog.card(name) for name in options.models or every]
     facts: dict[str, Any] = {
@@ -112,6 +144,7 @@ def main() -> None:
         speed = round(facts[card.name]["milliseconds"], 1)
         date = f"{datetime.now(UTC):%Y-%m-%d}"
         write(card, Measured(date, here, speed, run, ATT_NAME, in_words(card, facts[card.name])))
+    print("now: python -m benchmarks.models --table")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from facedex import Engine, Face
 from facedex.types import RgbImage
 from facedex.vision import quality
 from facedex.vision.alignment import align_face
-from facedex.vision.detectors import shrink
+from facedex.vision.scaling import shrink
 from facedex.vision.sources import find_photos
 
 TARGET = Path(quality.__file__).with_suffix(".json")

@@ -119,6 +119,36 @@ cropped, and ask for larger faces than the sharper sample photos do; of these th
 {chr(10).join(parts)}"""
 
 
+def vision() -> str:
+    rows = [
+        "| photos | how | photos/s | DeepFace 0.0.103 | ratio | decode / detect / align / embed / write, CPU ms "
+        "| of the float32 limit | wrong decisions, ours / theirs |",
+        "|---" * 8 + "|",
+    ]
+    for r in newest("vision"):
+        rates, wrong = r["photos_per_second"], r["decisions"]["wrong"]
+        for how, stage in r["stages"].items():
+            spent = " / ".join(f"{ms:.1f}" for ms in stage["cpu_ms_a_photo"].values())
+            reached = rates[how] / r["compute_limit_photos_per_second"][how]
+            rows.append(
+                f"| {r['dataset']} | {how} | {rates[how]} | {rates['DeepFace']} | {r['ratio'][how]} × | {spent} "
+                f"| {reached:.0%} | {wrong[how]} / {wrong['DeepFace']} of {r['decisions']['pairs']:,} |"
+            )
+    return "\n".join(rows)
+
+
+def vision_section() -> str:
+    if not newest("vision"):
+        return ""
+    return f"""
+*Beside DeepFace* (`make bench-vision`): photos to templates, both with YuNet and, unless said otherwise, SFace of the
+same weights; stages on one core, the limit is what the networks' multiplications take at the rate of a float32 matrix
+product; decisions on all pairs of photos, each at its own shipped threshold:
+
+{vision()}
+"""
+
+
 PEERS = (
     "faiss flat",
     "numpy",
@@ -221,7 +251,7 @@ spoiled before detection, compared with everybody's other photos as they are:
 weights, detection at a long side of 640, medians of interleaved runs:
 
 {enrollment()}
-
+{vision_section()}
 *How fast it finds* (`make bench-search`): milliseconds and billion faces compared a second, exact, the 10 best, on
 generated embeddings; how many times longer the others take on the same probes, each at its better number of threads:
 

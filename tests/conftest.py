@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -17,14 +18,22 @@ from facedex.vision.pipeline import FacePipeline
 pytest_plugins = ["servers.fixtures"]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def nobodys_calibration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the developer calibrated for themselves decides nothing here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FACEDEX_DATA_DIR", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
 @pytest.fixture
 def draw(tmp_path: Path) -> Draw:
     """``draw("Ann/1.jpg", ANN)``: a photo of these people, below the test's folder."""
 
-    def to_file(path: str, *people: int, variation: float = 0.0, seed: int = 0) -> Path:
+    def to_file(path: str, *people: int, variation: float = 0.0, seed: int = 0, **drawing: Any) -> Path:
         target = tmp_path / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(draw_photo(people, variation=variation, seed=seed)).save(target, quality=92)
+        Image.fromarray(draw_photo(people, variation=variation, seed=seed, **drawing)).save(target, quality=92)
         return target
 
     return to_file

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -248,15 +250,40 @@ def test_a_store_that_cannot_be_reached_is_an_error_line(monkeypatch: pytest.Mon
     assert run("people", code=1).stderr == "facedex: the server at ****@host is not there.\n"
 
 
+def every_command(group: click.Group) -> Iterator[click.Command]:
+    for command in group.commands.values():
+        yield command
+        if isinstance(command, click.Group):
+            yield from every_command(command)
+
+
 def test_every_command_has_json_and_help() -> None:
-    commands = {**cli.main.commands, **cli.models.commands, **cli.index.commands, **cli.plot.commands}
-    for name, command in commands.items():
-        if name not in ("models", "index", "plot"):
-            assert "--json" in {option for p in command.params for option in p.opts}, name
-        assert command.help, name
+    for command in every_command(cli.main):
+        if not isinstance(command, click.Group):
+            assert "--json" in {option for p in command.params for option in p.opts}, command.name
+        assert command.help, command.name
 
 
 def test_models_are_listed_with_the_licence_of_their_weights() -> None:
     told = as_json("models", "list")
     assert {row["card"]["name"] for row in told} >= {"yunet", "sface", "dlib-resnet"}
     assert all(row["card"]["licence"] for row in told)
+
+
+def test_a_gallery_is_copied_exported_and_imported(enrolled: None) -> None:
+    copied = as_json("copy", "faces.db", "sqlite:///other.db")
+    assert (copied["templates"], copied["new"]) == (3, 3)
+    assert "3 templates, 0 of them new" in run("copy", "faces.db", "other.db").stdout
+    pytest.importorskip("pyarrow", reason="the extra facedex[parquet] is not installed")
+    assert as_json("export", "other.db", "faces.parquet")["digest"] == copied["digest"]
+    assert as_json("export", "other.db", "faces.parquet", code=1)["error"]["code"] == "export_unavailable"
+    run("export", "other.db", "faces.parquet", "--overwrite")
+    assert as_json("import", "faces.parquet", "third.db")["digest"] == copied["digest"]
+    assert as_json("people", "--gallery", "third.db") == as_json("people")
+
+
+def test_a_source_that_is_not_there_makes_no_target() -> None:
+    for command in (["copy", "fcaes.db", "new.db"], ["export", "fcaes.db", "faces.parquet"]):
+        assert as_json(*command, code=1)["error"]["code"] == "store_unavailable"
+    assert as_json("import", "faces.parquet", "new.db", code=1)["error"]["code"] == "export_unavailable"
+    assert not [path for path in Path().iterdir() if path.name.startswith(("new", "faces"))]

@@ -9,13 +9,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks import models
 
 from facedex import cli
+from facedex.models.catalog import Crop, read_card
 from facedex.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "samples" / "PROVENANCE.md"]
 README = ROOT / "README.md"
+MODELS = ROOT / "docs" / "models.md"
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -55,6 +58,17 @@ def test_the_shell_commands_of_the_readme_run(home: Path) -> None:
                 command = [sys.executable, "-m", "facedex.cli", *shlex.split(line, comments=True)[1:]]
                 done = subprocess.run(command, cwd=home, capture_output=True, text=True)
                 assert done.returncode == 0, f"{line}\n{done.stderr}"
+
+
+def test_the_table_of_models_is_what_their_cards_say() -> None:
+    assert models.table() in MODELS.read_text("utf-8"), "run python -m benchmarks.models --table"
+
+
+def test_the_card_shown_to_users_is_one() -> None:
+    (shown,) = blocks(MODELS, "toml")
+    card = read_card(shown, "models.md")
+    assert (card.name, card.dimension, card.added) == ("my-arcface", 512, True)
+    assert card.crop == Crop(112, "arcface", mean=(127.5,) * 3, std=(127.5,) * 3)
 
 
 def test_every_command_is_in_the_readme() -> None:

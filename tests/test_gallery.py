@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import facedex
 from drawn import ANN, BOB, CY, DEE, Draw
 from facedex.errors import (
     ArgumentInvalid,
+    ModelFailed,
+    ModelOutOfMemory,
     NoFaceFound,
     PhotoArrayInvalid,
     PhotoNotFound,
@@ -21,7 +25,7 @@ from facedex.errors import (
     StoreClosed,
 )
 from facedex.models.synthetic import SyntheticDetector, SyntheticEmbedder, draw_photo
-from facedex.types import EmbeddingSpace, Face, Verdict
+from facedex.types import EmbeddingSpace, Face, RgbImage, Verdict
 from facedex.vision.pipeline import FacePipeline
 
 
@@ -264,6 +268,57 @@ def test_a_single_photo_that_cannot_be_used_raises(gallery: facedex.Gallery, dra
         with pytest.raises(error):
             gallery.search(source)
     assert gallery.count() == 0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (30_000, 3), (3, 30_000)], ids=str)
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_photos_of_a_pixel_and_of_a_thread_have_no_face(
+    gallery: facedex.Gallery, size: tuple[int, int], format: str
+) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", size, "gray").save(file, format)
+    report = gallery.enroll([file.getvalue(), draw_photo((ANN,))])
+    assert (report.enrolled, len(report.faceless), report.failures) == (1, 1, ())
+
+
+def test_a_photo_that_takes_more_memory_than_there_is_is_reported_and_costs_nothing_else(
+    gallery: facedex.Gallery, family: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detect = SyntheticDetector.detect
+    looked = iter(range(100))
+
+    def first_is_too_much(self: SyntheticDetector, images: list[RgbImage]) -> list[list[Face]]:
+        if next(looked) == 0:
+            raise ModelOutOfMemory("one photo needs more memory than there is")
+        return detect(self, images)
+
+    monkeypatch.setattr(SyntheticDetector, "detect", first_is_too_much)
+    report = gallery.enroll(family, label="folder")
+    assert (report.enrolled, [f.code for f in report.failures]) == (3, ["model_out_of_memory"])
+    assert gallery.enroll(family, label="folder").enrolled == 1
+
+
+def test_a_device_that_vanishes_costs_nothing_that_was_acknowledged(
+    gallery: facedex.Gallery, draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facedex.engine._PHOTOS_AT_ONCE", 4)
+    for number in range(40):
+        draw(f"photos/{number:02}.jpg", ANN, variation=0.5, seed=number)
+    embed = SyntheticEmbedder.embed
+    batches = iter(range(100))
+
+    def vanish(self: SyntheticEmbedder, crops: RgbImage) -> np.ndarray:
+        if next(batches) == 1:
+            raise ModelFailed("CUDA failure 719")
+        return embed(self, crops)
+
+    monkeypatch.setattr(SyntheticEmbedder, "embed", vanish)
+    with pytest.raises(ModelFailed):
+        gallery.enroll(tmp_path / "photos", label="Ann")
+    kept = gallery.count()
+    assert 12 <= kept < 40
+    report = gallery.enroll(tmp_path / "photos", label="Ann")
+    assert (report.enrolled, report.already, gallery.count()) == (40 - kept, kept, 40)
 
 
 def test_a_folder_without_photos_is_an_error_not_a_success(gallery: facedex.Gallery, tmp_path: Path) -> None:

@@ -25,8 +25,9 @@ ARROWS: dict[str, set[str]] = {
     "report": {"decide", "vision", "study"},
     "testing": {"stores", "search", "models", "vision"},
     "study": {"engine", "settings", "stores", "vision", "decide"},
+    "deepface": {"engine", "settings", "vision", "models", "stores", "search", "decide"},
     "cli": {"engine", "settings", "models", "report", "stores", "search", "vision", "decide", "study", "facedex"},
-    "facedex": {"engine", "settings", "decide", "vision"},
+    "facedex": {"engine", "settings", "decide", "vision", "deepface"},
 }
 INFERENCE_RUNTIME, DATABASES = (
     "onnxruntime",
@@ -84,6 +85,10 @@ def test_only_the_runtime_module_imports_the_inference_runtime() -> None:
     ]
 
 
+def test_only_its_own_module_imports_openvino() -> None:
+    assert [str(p.relative_to(SOURCE)) for p in modules() if "openvino" in imports_of(p)] == ["models/openvino.py"]
+
+
 @pytest.mark.parametrize(("driver", "homes"), DATABASES.items())
 def test_only_its_adapter_imports_a_database_driver(driver: str, homes: list[str]) -> None:
     assert [str(p.relative_to(SOURCE)) for p in modules() if driver in imports_of(p)] == homes
@@ -107,7 +112,8 @@ before = dict(os.environ), list(logging.getLogger().handlers), os.listdir("."), 
 import facedex
 after = dict(os.environ), list(logging.getLogger().handlers), os.listdir("."), threading.active_count()
 assert before == after, (before, after)
-assert not {"onnxruntime", "onnx", "cv2", "rich", "click", "sqlite3"} & set(sys.modules), "imported too early"
+early = {"onnxruntime", "openvino", "onnx", "cv2", "rich", "click", "sqlite3"} & set(sys.modules)
+assert not early, f"imported too early: {early}"
 """
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)

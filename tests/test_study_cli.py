@@ -176,6 +176,20 @@ def test_embeddings_are_drawn_side_by_side(dimensions: int) -> None:
     assert "Bob <b>" not in page
 
 
+def test_several_models_are_drawn_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def load(settings: Any) -> FacePipeline:
+        asked.append(settings.embedder)
+        return FacePipeline(SyntheticDetector(), SyntheticEmbedder(settings.embedder))
+
+    monkeypatch.setattr(FacePipeline, "load", load)
+    run("plot", "embeddings", "people", "--model", "sface", "--model", "dlib-resnet", "-o", "e.html")
+    assert asked == ["sface", "dlib-resnet"]
+    assert "people · dlib-resnet" in Path("e.html").read_text("utf-8")
+    run("plot", "embeddings", "people", "--model", "a", "--model", "b", "--keep", "k.db", "-o", "e.html", code=2)
+
+
 def test_a_file_name_says_how_to_draw() -> None:
     run("plot", "scores", "people", "-o", "s.docx", code=2)
     run("plot", "embeddings", "people", "-o", "e", code=2)

@@ -9,18 +9,25 @@ import facedex
 from facedex import errors
 
 PUBLIC = {
-    "Box", "Candidate", "DecisionPolicy", "EmbeddingSpace", "Engine", "EnrollmentReport", "Face", "FacedexError",
-    "Found", "Gallery", "OperatingPoint", "Person", "Photo", "Progress", "Settings", "Verdict", "Verification",
-    "Where", "__version__", "detect", "embed", "errors", "open", "verify",
+    "Age", "Box", "Candidate", "DecisionPolicy", "DeepFace", "EmbeddingSpace", "Engine", "EnrollmentReport", "Face",
+    "FaceAttributes", "FacedexError", "Found", "Gallery", "OperatingPoint", "Person", "Photo", "Pose", "Progress",
+    "Quality", "Settings", "Verdict",
+    "Verification", "Where", "__version__", "detect", "embed", "errors", "open", "verify",
 }  # fmt: skip
 
 GALLERY = {
-    "enroll": "(self, source, *, label=None, metadata=None, faces=None, small_faces=False, bgr=False, progress=None)",
+    "enroll": "(self, source, *, label=None, metadata=None, faces=None, small_faces=False, min_quality=0.0, bgr=False, "
+    "progress=None)",
     "search": "(self, probe, *, k=5, where=None, mode='auto', small_faces=False, bgr=False)",
+    "search_faces": "(self, faces, *, k=5, where=None, mode='auto')",
     "delete": "(self, *, label=None, photo=None, where=None)",
     "relabel": "(self, ids, label)",
     "people": "(self)",
     "count": "(self, where=None)",
+    "copy_to": "(self, target, *, progress=None)",
+    "export_to": "(self, path, *, overwrite=False, progress=None)",
+    "import_from": "(self, path, *, progress=None)",
+    "indexes": "(self)",
     "build_index": "(self, *, approximate=False, progress=None)",
     "info": "(self, *, check=False)",
     "close": "(self)",

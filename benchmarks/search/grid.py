@@ -103,8 +103,8 @@ def table(report: dict[str, Any]) -> str:
         lines.append(f"| {place[0]:,} × {place[1]} | {place[2]} | " + " | ".join(shown) + " |")
     slower = [c for c in cells if max(c["ratio"], c["ratio_of_least"]) < 1]
     either = [c for c in cells if min(c["ratio"], c["ratio_of_least"]) < 1]
-    lines += ["", f"Of {len(cells)} cells {len(slower)} are slower by the median of turns and by the least times "
-              f"alike, {len(either) - len(slower)} by one of the two:", ""]  # fmt: skip
+    lines += ["", f"Of {len(cells)} cells {len(slower)} are slower by the median of turns and by the least times, "
+              f"{len(either) - len(slower)} by one of the two:", ""]  # fmt: skip
     lines += [
         f"- {c['rows']:,} × {c['dimension']}, {c['probes']} probes, k = {c['k']}, {c['threads']} threads: "
         f"{c['ratio']:.2f}, least {c['ratio_of_least']:.2f} ({c['microseconds']:.0f} µs)"

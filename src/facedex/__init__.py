@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from facedex import errors
 from facedex.decide import DecisionPolicy, OperatingPoint
@@ -21,39 +21,49 @@ from facedex.engine import Engine, Gallery, Progress
 from facedex.errors import FacedexError
 from facedex.settings import Settings
 from facedex.types import (
+    Age,
     Box,
     Candidate,
     EmbeddingSpace,
     EnrollmentReport,
     Face,
+    FaceAttributes,
     Found,
     Person,
     Photo,
+    Pose,
+    Quality,
     Verdict,
     Verification,
     Where,
 )
 
 if TYPE_CHECKING:
+    from facedex import deepface as DeepFace  # noqa: N812 - as its users call it
     from facedex.vision.images import PhotoInput
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Age",
     "Box",
     "Candidate",
     "DecisionPolicy",
+    "DeepFace",
     "EmbeddingSpace",
     "Engine",
     "EnrollmentReport",
     "Face",
+    "FaceAttributes",
     "FacedexError",
     "Found",
     "Gallery",
     "OperatingPoint",
     "Person",
     "Photo",
+    "Pose",
     "Progress",
+    "Quality",
     "Settings",
     "Verdict",
     "Verification",
@@ -65,6 +75,14 @@ __all__ = [
     "open",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "DeepFace":  # imported when it is asked for
+        from facedex import deepface
+
+        return deepface
+    raise AttributeError(f"module 'facedex' has no attribute {name!r}")
 
 
 @cache

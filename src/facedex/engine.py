@@ -19,6 +19,7 @@ import numpy as np
 from facedex.decide import DecisionPolicy, policy_for
 from facedex.errors import (
     ArgumentInvalid,
+    EmbeddingInvalid,
     FacedexError,
     ModelOutOfMemory,
     NoFaceFound,
@@ -33,6 +34,7 @@ from facedex.search.projection import Mode, Projection, SavedIndex
 from facedex.settings import Settings
 from facedex.stores.contract import Added, PhotoRecord, Store
 from facedex.stores.registry import open_store
+from facedex.stores.transfer import Transfer, copy
 from facedex.types import (
     Candidate,
     EmbeddingSpace,
@@ -189,11 +191,11 @@ class Engine:
         Raises   NoFaceFound; ArgumentInvalid for another action; PhotoError; ModelError when weights are missing.
         """
         chosen = check_actions(actions)
-        photo = self.load(probe, bgr=bgr)
-        faces = self.detect(photo)
-        described = describe(photo.pixels, faces, {action: self._classifier(action) for action in chosen})
+        levels, link = self._levels(probe, bgr)
+        faces = self.pipeline.find(levels)
+        described = describe(levels, faces, {action: self._classifier(action) for action in chosen} if faces else {})
         if not described:
-            raise no_face_found(photo.link or "the photo", photo.width, photo.height)
+            raise no_face_found(link or "the photo", levels.width, levels.height)
         return described
 
     def _classifier(self, task: str) -> Classifier:
@@ -322,10 +324,24 @@ class Gallery:
         Returns  one entry for each face; fewer than k candidates only where the gallery has no more.
         Raises   NoFaceFound, PhotoError; SpaceMismatch when the gallery was made with another model; StoreError.
         """
-        if k < 1:
-            raise ArgumentInvalid(f"k must be at least 1, got {k}.", k=k)
+        _check_k(k)
         self._check_space()
         faces = self.engine.embed(probe, small_faces=small_faces, bgr=bgr)
+        return self.search_faces(faces, k=k, where=where, mode=mode)
+
+    def search_faces(
+        self, faces: Sequence[Face], *, k: int = 5, where: Where | None = None, mode: Mode = "auto"
+    ) -> list[Found]:
+        """``search`` for faces that are embedded already, of one photo or several; one entry for each.
+
+        Raises  EmbeddingInvalid for a face without an embedding; SpaceMismatch, StoreError.
+        """
+        _check_k(k)
+        self._check_space()
+        if any(face.embedding is None for face in faces):
+            raise EmbeddingInvalid("a face has no embedding. Search with what Engine.embed gives.")
+        if not faces:
+            return []
         probes = np.stack([face.embedding for face in faces if face.embedding is not None])
         threads = self.engine.settings.threads
         for _ in range(_LOOKS):
@@ -346,6 +362,44 @@ class Gallery:
         there = [(float(s), stored[int(id)]) for s, id in zip(similarities, ids, strict=True) if int(id) in stored]
         policy = self.engine.known_policy
         return tuple(_candidate(rank, similarity, each, policy) for rank, (similarity, each) in enumerate(there, 1))
+
+    # ---- from place to place
+
+    def copy_to(self, target: Gallery, *, progress: Callable[[int, int], None] | None = None) -> Transfer:
+        """Copy everything into another gallery, and see that it is there; see ``stores.transfer``.
+
+        progress  called with how many templates are safe there, and of how many.
+        Returns   what was copied; calling again after an interruption goes on where it was.
+        Raises    SpaceMismatch, with nothing written, for a gallery of another model; TransferMismatch when the target
+                  keeps something else under the same content; ArgumentInvalid for the gallery itself; StoreError.
+        """
+        return copy(self.store, target.store, progress)
+
+    def export_to(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Transfer:
+        """Write everything to one Parquet file; see ``stores.parquet`` for its columns.
+
+        Raises  ExportUnavailable, TransferMismatch, ExtraMissing without ``facedex[parquet]``, StoreError.
+        """
+        from facedex.stores import parquet
+
+        return parquet.export(self.store, path, overwrite=overwrite, progress=progress)
+
+    def import_from(
+        self, path: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None
+    ) -> Transfer:
+        """Add everything an exported file holds; of a damaged file nothing arrives.
+
+        Raises  ExportUnavailable, ExportInvalid, ExportVersion, ExtraMissing; otherwise as ``copy_to``.
+        """
+        from facedex.stores import parquet
+
+        return parquet.import_into(self.store, path, progress=progress)
 
     # ---- people
 
@@ -385,6 +439,10 @@ class Gallery:
         """
         return self._projection.approximate(progress) if approximate else self._projection.save(progress)
 
+    def indexes(self) -> list[SavedIndex]:
+        """The indexes saved of this gallery."""
+        return self._projection.saved()
+
     def relabel(self, ids: Iterable[int], label: str | None) -> int:
         """Give templates (by ``Candidate.template_id``) another label; how many changed."""
         return self.store.relabel(ids, label)
@@ -416,7 +474,7 @@ class Gallery:
             if policy is not None:
                 facts["operating_point"] = policy.match
                 facts["expected_fpir"] = policy.match.fpir(templates)
-        facts["indexes"] = self._projection.saved()
+        facts["indexes"] = self.indexes()
         if check:
             facts["problems"] = list(self.store.check())
         return facts
@@ -463,7 +521,7 @@ def _candidate(rank: int, similarity: float, stored: StoredTemplate, policy: Dec
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Seen:
-    """A photo that was looked at: known already when it has no digest, or failed."""
+    """A photo that was looked at: known already (perhaps to show no face) when it has no digest, or failed."""
 
     source: PhotoSource
     digest: str | None = None
@@ -472,6 +530,7 @@ class _Seen:
     passed_over: int = 0
     low: tuple[Face, ...] = ()
     error: FacedexError | None = None
+    faceless: bool = False
 
 
 class _Enrollment:
@@ -511,7 +570,7 @@ class _Enrollment:
             raw = self.gallery.engine.read(source.source, bgr=self.bgr)
             labels = self.gallery.store.known([raw.digest]).get(raw.digest)
             if labels is not None and (not labels or self._label_of(source) in labels):
-                return Looked(_Seen(source))
+                return Looked(_Seen(source, faceless=not labels))
             pipeline, photo = self.gallery.engine.pipeline, raw.levels()
             found = pipeline.find(photo, small_faces=self.small)
             faces, crops = pipeline.crops(photo, found, None if self.every else 1)
@@ -534,6 +593,8 @@ class _Enrollment:
                 self._failed(seen.source, seen.error)
             elif seen.digest is None:
                 self.already += 1
+                if seen.faceless:
+                    self.faceless.append(seen.source.name)
             else:
                 self.passed_over += seen.passed_over
                 self.low_quality += [self._low_quality(seen, face) for face in seen.low]
@@ -567,7 +628,7 @@ class _Enrollment:
             space_id=self.gallery.engine.space.id,
             link=seen.link,
             label=self._label_of(seen.source),
-            metadata=self.metadata,
+            metadata={**self.metadata, **seen.source.metadata},
         )
 
     def _tally(self, source: PhotoSource, added: Sequence[Added]) -> None:
@@ -605,6 +666,11 @@ class _Enrollment:
             failures=tuple(self.failures),
             seconds=seconds,
         )
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise ArgumentInvalid(f"k must be at least 1, got {k}.", k=k)
 
 
 def no_face_found(name: str, width: int, height: int) -> NoFaceFound:

@@ -13,10 +13,15 @@ FacedexError
 │   ├── NoFaceFound            nothing to embed: no template is ever made of a whole photo
 │   └── DegenerateLandmarks    landmarks that lie on a line or a point cannot be aligned
 ├── SourceEmpty                a folder or list that holds no photos
+├── ExtraMissing               the call needs an extra that is not installed
+├── TransferError
+│   ├── ExportUnavailable      an export that cannot be read or written: missing, forbidden, no space
+│   ├── ExportInvalid          an export that is damaged, cut short, or not one of ours
+│   ├── ExportVersion          an export written by a newer Facedex
+│   └── TransferMismatch       after a copy or an import the target does not hold what the source does
 ├── ModelError
 │   ├── ModelUnknown           no card of that name
 │   ├── ModelInvalid           a file that is not the model its card describes
-│   ├── ModelDriverMissing     reading the published file needs an extra that is not installed
 │   ├── LicenceUnstated        nobody says under which licence the weights are, and that was not accepted
 │   ├── ModelFailed            a loaded network stopped working: a device that vanished, a driver that gave up
 │   ├── ModelOutOfMemory       one photo or face needs more memory than there is; batches are split before
@@ -67,12 +72,15 @@ __all__ = [
     "DimensionMismatch",
     "EmbeddingError",
     "EmbeddingInvalid",
+    "ExportInvalid",
+    "ExportUnavailable",
+    "ExportVersion",
+    "ExtraMissing",
     "FacedexError",
     "IndexCorrupt",
     "IndexUnavailable",
     "IndexVersion",
     "LicenceUnstated",
-    "ModelDriverMissing",
     "ModelError",
     "ModelFailed",
     "ModelInvalid",
@@ -109,6 +117,8 @@ __all__ = [
     "StoreUnknown",
     "StoreVersion",
     "StudyError",
+    "TransferError",
+    "TransferMismatch",
     "TrialsTooFew",
     "WeightsCorrupt",
     "WeightsMissing",
@@ -186,6 +196,24 @@ class DegenerateLandmarks(PhotoError): ...
 class SourceEmpty(FacedexError): ...
 
 
+class ExtraMissing(FacedexError): ...
+
+
+class TransferError(FacedexError): ...
+
+
+class ExportUnavailable(TransferError): ...
+
+
+class ExportInvalid(TransferError): ...
+
+
+class ExportVersion(TransferError): ...
+
+
+class TransferMismatch(TransferError): ...
+
+
 class ModelError(FacedexError): ...
 
 
@@ -193,9 +221,6 @@ class ModelUnknown(ModelError): ...
 
 
 class ModelInvalid(ModelError): ...
-
-
-class ModelDriverMissing(ModelError): ...
 
 
 class LicenceUnstated(ModelError): ...

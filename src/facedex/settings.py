@@ -19,6 +19,9 @@ FACEDEX_ALLOW_URLS        true: photos may be given as http(s) URLs
 FACEDEX_MAX_PHOTO_BYTES   larger photos are refused before they are decoded
 FACEDEX_MAX_PHOTO_PIXELS  photos of more pixels are refused before they are decoded
 ========================  ========================================================================================
+
+``facedex.DeepFace`` also reads the variables that DeepFace's users have set: ``DEEPFACE_DATABASE_TYPE`` and where each
+database is, in ``DeepFaceSettings.VARIABLES``.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from facedex.errors import ArgumentInvalid
 
@@ -108,6 +111,41 @@ class Settings:
             max_photo_bytes=count("FACEDEX_MAX_PHOTO_BYTES") or default.max_photo_bytes,
             max_photo_pixels=count("FACEDEX_MAX_PHOTO_PIXELS") or default.max_photo_pixels,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class DeepFaceSettings:
+    """What DeepFace's users have in the environment.
+
+    database_type  which database is meant where a call does not say.
+    connections    database type → where it is, as DeepFace's variable says; only those that are set.
+    """
+
+    VARIABLES: ClassVar[Mapping[str, str]] = {
+        "postgres": "DEEPFACE_POSTGRES_URI",
+        "pgvector": "DEEPFACE_POSTGRES_URI",
+        "mongo": "DEEPFACE_MONGO_URI",
+        "weaviate": "DEEPFACE_WEAVIATE_URI",
+        "neo4j": "DEEPFACE_NEO4J_URI",
+        "qdrant": "DEEPFACE_QDRANT_URI",
+        "milvus": "DEEPFACE_MILVUS_URI",
+        "sqlite": "DEEPFACE_SQLITE_PATH",
+    }
+
+    database_type: str = "postgres"
+    connections: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """Read the variables above, ``DEEPFACE_DATABASE_TYPE`` and ``DEEPFACE_CONNECTION_DETAILS``, which is where
+        the database of that type is unless its own variable says."""
+        variables = os.environ if environment is None else environment
+        kind = variables.get("DEEPFACE_DATABASE_TYPE", "").strip() or cls().database_type
+        there = {kind: variables.get("DEEPFACE_CONNECTION_DETAILS", "").strip()}
+        there |= {
+            name: value for name, variable in cls.VARIABLES.items() if (value := variables.get(variable, "").strip())
+        }
+        return cls(kind, {name: value for name, value in there.items() if value})
 
 
 def _invalid(name: str, value: str, expected: str) -> ArgumentInvalid:

@@ -100,7 +100,7 @@ class Quality:
     sharpness     energy of details a ninth of the eyes' distance apart, relative to all contrast; sharp is about 0.4.
     contrast      standard deviation of the luminance, 0…0.5.
     overexposed   share of the face that is burnt out, 0…1.
-    eyes          contrast about the eye that shows less of it, relative to the whole face; near 0 where it is hidden.
+    eyes          variance about the eye that shows more of it, relative to the face; near 0 where both are hidden.
     eye_distance  pixels of the photo between the eyes.
     inside        share of the aligned crop that lies within the photo, 0…1.
     """
@@ -343,7 +343,7 @@ class EnrollmentReport:
     photos            photos looked at, those of every other row included.
     enrolled          new templates.
     already           photos skipped because the gallery has them (same bytes, same label).
-    faceless          photos in which no face was found.
+    faceless          photos in which no face was found, now or when they were enrolled before.
     passed_over       faces not enrolled because a labelled photo gives its main face only.
     low_quality       faces not enrolled because their quality is below the minimum asked for, and what is wrong.
     conflicts         faces enrolled before under another label, which was kept.

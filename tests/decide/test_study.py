@@ -234,6 +234,17 @@ def test_error_rates_by_group_are_of_pairs_within_it(engine: facedex.Engine, fol
         read_groups(table)
 
 
+def test_a_model_nobody_measured_is_judged_at_the_thresholds_found(
+    engine: facedex.Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = facedex.Engine(engine.pipeline, settings=engine.settings)
+    told = evaluate(bare, read_labelled(bare, folder), rounds=100)
+    assert (told.match, told.review, told.set_on, told.pairs.points) == (None, None, None, ())
+    assert [at.fmr for at in told.pairs.at_fmr if at.point] == [0.1]  # 54 impostor pairs
+    assert told.lowest_genuine[0].confidence is None
+    assert {each.threshold for each in told.open_set} == {told.pairs.at_fmr[0].point.threshold}
+
+
 # ---- calibration
 
 

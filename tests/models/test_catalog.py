@@ -40,6 +40,19 @@ def test_the_space_of_sface_never_changes_by_accident() -> None:
     assert card("sface").space.id == "4e74067312d0e76c4b536773122e3da3"
 
 
+def test_the_spaces_of_the_other_embedders_stay_too() -> None:
+    assert card("dlib-resnet").space.id == "f0f88c57a339c5abe97931a7f442d185"
+    assert card("facenet").space.id == "776d7e0dac4653c1b52efb7a402ddf2d"
+
+
+def test_a_crop_is_one_string_whatever_way_it_was_written() -> None:
+    assert Crop(112, "arcface").preprocessing == Crop(112, "arcface", mean=(0, 0, 0), std=(1, 1, 1)).preprocessing
+    assert Crop(112, "arcface", "bgr", mean=(127.5,) * 3, std=(128,) * 3).preprocessing == (
+        "bgr 0-255; 112x112; arcface 5-point similarity; bilinear, black border; "
+        "(x - 127.5 127.5 127.5) / 128.0 128.0 128.0; l2"
+    )
+
+
 def test_a_detector_has_no_embedding_space() -> None:
     with pytest.raises(ArgumentInvalid, match="yunet"):
         _ = card("yunet").space

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import pytest
 
-from facedex.errors import LicenceUnstated, ModelDriverMissing, ModelInvalid
+from facedex.errors import LicenceUnstated, ModelInvalid
 from facedex.models import catalog, convert, files, weights
 from facedex.models.recipes import dlib, keras, torch
 from facedex.models.recipes.network import Network
@@ -30,7 +30,10 @@ def run(net: Network, shape: tuple[int | str, ...], feed: np.ndarray, folder: Pa
     return Model.load(folder / "net.onnx", threads=1).run({"data": feed})["out"]
 
 
-@pytest.mark.parametrize("recipe", ["dlib-resnet", "facenet", "mtcnn", "mtcnn-proposal", "mtcnn-refinement"])
+@pytest.mark.parametrize(
+    "recipe",
+    ["dlib-resnet", "facenet", "mtcnn", "mtcnn-proposal", "mtcnn-refinement"],
+)
 @pytest.mark.parametrize(
     "junk", [b"", b"junk" * 100, b"\x00" * 1000, pickle.dumps([1, 2])], ids=["empty", "text", "zeros", "pickle"]
 )
@@ -183,12 +186,6 @@ def test_an_hdf5_file_of_something_else_is_refused() -> None:
         file.attrs["model_config"] = json.dumps({"config": {"layers": []}})
     with pytest.raises(ModelInvalid, match="facenet"):
         convert.convert("facenet", data.getvalue())
-
-
-def test_without_h5py_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "h5py", None)
-    with pytest.raises(ModelDriverMissing, match=r"facedex\[keras\]"):
-        convert.convert("facenet", b"")
 
 
 # Licences

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from facedex.errors import ArgumentInvalid
-from facedex.search import reference
+from facedex.search import ExactIndex, reference
 from facedex.search.projection import Projection
 from facedex.stores.contract import PhotoRecord
 from facedex.stores.memory import MemoryStore
@@ -58,6 +58,36 @@ def test_a_saved_index_answers_without_reading_the_store_again(
     saved = Projection(store).save()
     assert (saved.rows, saved.behind, saved.path.exists()) == (200, 0, True)
     request.getfixturevalue("no_build")
+    assert right(Projection(store), store)
+
+
+def test_saving_holds_no_rows_in_memory(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("rows were added to an index in memory")
+
+    steps: list[tuple[int, int]] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(ExactIndex, "add", forbidden)
+        saved = Projection(store).save(lambda done, total: steps.append((done, total)))
+    assert (saved.rows, saved.behind) == (200, 0)
+    assert steps[-1] == (200, 200)
+    assert right(Projection(store), store)
+
+
+def test_a_face_deleted_while_the_file_is_written_is_not_in_it(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches, victim = SQLiteStore.embedding_batches, next(store.scan())
+    gone = victim.template.embedding
+
+    def deleting(self: SQLiteStore, after: int = 0, batch: int = 8192) -> Iterator[object]:
+        yield from batches(self, after, batch)
+        self.delete(Where(photos=frozenset({victim.template.photo_digest})))
+
+    monkeypatch.setattr(SQLiteStore, "embedding_batches", deleting)
+    saved = Projection(store).save()
+    assert saved.rows == 199
+    assert gone.tobytes() not in saved.path.read_bytes()
     assert right(Projection(store), store)
 
 

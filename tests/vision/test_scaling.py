@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from facedex.vision import native
 from facedex.vision.alignment import align_face
 from facedex.vision.scaling import shrink
 
+KERNELS = Path(native.__file__).parent / "kernels"
 compiled = pytest.mark.skipif(native.module is None, reason="the compiled kernel was not built")
 
 
@@ -31,14 +35,15 @@ def noise(width: int, height: int, seed: int = 0) -> np.ndarray:
 @compiled
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 900), st.integers(1, 900), st.integers(1, 300))
-def test_shrinking_gives_the_same_within_a_level_with_and_without_the_kernel(
+def test_shrinking_gives_the_same_within_two_levels_with_and_without_the_kernel(
     width: int, height: int, bound: int
 ) -> None:
     image = noise(width, height)
     ours = shrink(image, bound)
     theirs = without_kernel(shrink, image, bound)
     assert ours.shape == theirs.shape
-    assert abs(ours.astype(int) - theirs).max() <= 1
+    assert abs(ours.astype(int) - theirs).max() <= 2
+    assert abs(ours.astype(int) - theirs).mean() <= 0.75 or ours.size < 3000
 
 
 @compiled
@@ -47,7 +52,7 @@ def test_shrinking_gives_the_same_within_a_level_with_and_without_the_kernel(
     angle=st.floats(-np.pi, np.pi), scale=st.floats(0.2, 8), x=st.floats(-300, 500), y=st.floats(-300, 500),
     width=st.integers(1, 300), height=st.integers(1, 300),
 )  # fmt: skip
-def test_aligning_gives_the_same_within_a_level_with_and_without_the_kernel(
+def test_aligning_gives_the_same_within_two_levels_with_and_without_the_kernel(
     angle: float, scale: float, x: float, y: float, width: int, height: int
 ) -> None:
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -123,3 +128,20 @@ def test_places_that_are_nowhere_are_black(place: float) -> None:
     crop = np.full((6, 6, 3), 9, np.uint8)
     native.module.warp(noise(5, 4), 4, 5, np.full(24, place), 6, crop)
     assert not crop.any()
+
+
+def test_the_kernel_under_address_and_undefined_behaviour_sanitizers(tmp_path: Path) -> None:
+    compiler, source = shutil.which("cc"), Path(__file__).parent / "fuzz_kernel.c"
+    if compiler is None or not (KERNELS / "pixels.c").exists():
+        pytest.skip("no C compiler or no sources")
+    flags = ["-O1", "-std=gnu11", "-Wall", "-Wextra", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    sources = [f"-I{KERNELS}", str(source), str(KERNELS / "pixels.c"), "-lm"]
+    built = subprocess.run(
+        [compiler, *flags, *sources, "-o", str(tmp_path / "fuzz")], capture_output=True, text=True, check=False
+    )
+    if built.returncode and "cannot find" in built.stderr:
+        pytest.skip("the sanitizers' library is not installed")
+    assert built.returncode == 0, built.stderr
+    for seed in ("1", "2"):
+        done = subprocess.run([tmp_path / "fuzz", "300", seed], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, "300 rounds\n"), done.stderr

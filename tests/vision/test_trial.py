@@ -18,7 +18,7 @@ from drawn import ANN, BOB, Draw
 from facedex import cli
 from facedex.errors import ArgumentInvalid, ModelInvalid, ModelUnknown, SpaceMismatch, WeightsCorrupt, WeightsMissing
 from facedex.models import added, weights
-from facedex.models.catalog import read_card
+from facedex.models.catalog import SFACE, read_card
 from facedex.models.synthetic import SyntheticDetector
 from facedex.settings import Settings
 from facedex.vision.embedders import load_embedder
@@ -187,6 +187,19 @@ def weights_outside() -> Any:
     return model
 
 
+def weights_outside_in_a_branch() -> Any:
+    """Outside weights in a constant inside an ``If``."""
+    model, branch = network(), network()
+    constant = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.zeros(1, np.float32)))
+    constant.attribute[0].t.data_location = TensorProto.EXTERNAL
+    constant.attribute[0].t.external_data.add(key="location", value="inner.bin")
+    branch.graph.node.append(constant)
+    model.graph.node.append(
+        helper.make_node("If", ["cond"], ["more"], then_branch=branch.graph, else_branch=branch.graph)
+    )
+    return model
+
+
 def two_inputs() -> Any:
     model = network()
     model.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, [1]))
@@ -209,6 +222,7 @@ def two_inputs() -> Any:
         (None, CARD.replace('"embed"', '"detect"'), "detect"),
         (None, CARD.replace('"embed"', '"detect"\nadapter = "yunet"'), "not YuNet"),
         (None, CARD.replace("dimension = ", "dim = "), "output"),
+        (None, 'needs = ["sface"]\n' + CARD, "needs"),
         (None, "name = ", "TOML|card"),
         (None, "", "'name' is missing"),
         (b"", CARD, "ONNX"),
@@ -218,14 +232,16 @@ def two_inputs() -> Any:
         (network(weight=0), CARD, "finite|zero"),
         (foreign_operator(), CARD, "com.example"),
         (weights_outside(), CARD, r"weights\.bin"),
+        (weights_outside_in_a_branch(), CARD, r"inner\.bin"),
         (two_inputs(), CARD, "takes"),
     ],
     ids=[
         "a lie about the dimension", "another size", "another layout", "no colour", "no alignment",
         "one mean for three", "division by zero", "a scale beyond floats", "a name that climbs", "no task of ours",
-        "a detector of unknown kind", "no YuNet", "no dimension", "no TOML", "an empty card", "an empty file",
+        "a detector of unknown kind", "no YuNet", "no dimension", "another beside it", "no TOML",
+        "an empty card", "an empty file",
         "no ONNX", "half a file", "NaN in the weights", "zeros for weights", "foreign operators", "weights outside",
-        "two inputs",
+        "weights outside, deep inside", "two inputs",
     ],
 )  # fmt: skip
 def test_what_is_not_as_the_card_says_is_refused_and_nothing_is_written(
@@ -309,7 +325,25 @@ def test_the_settings_choose_models_too(mine: str) -> None:
     assert pipeline.space.dimension == DIMENSION
 
 
-def test_the_command_line_adds_uses_and_removes(mine: str, files: Files, place: Path, draw: Draw) -> None:
+@pytest.mark.weights
+def test_a_real_embedder_added_under_another_name_gives_the_same_embeddings(
+    place: Path, tmp_path: Path, pipeline: FacePipeline
+) -> None:
+    (tmp_path / "card.toml").write_text(
+        'name = "my-sface"\ntask = "embed"\n[input]\nsize = 112\nalignment = "arcface"\n[output]\ndimension = 128\n'
+    )
+    add_model(weights.ensure(SFACE), tmp_path / "card.toml", place)
+    crops = np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3)).astype(np.uint8)
+    added_one = load_embedder("my-sface", place)
+    np.testing.assert_array_equal(added_one.embed(crops), pipeline.embedder.embed(crops))
+    assert added_one.space != pipeline.space
+
+
+def test_the_command_line_adds_uses_and_removes(
+    mine: str, files: Files, place: Path, draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
     def run(*arguments: object, code: int = 0) -> Any:
         result = CliRunner().invoke(cli.main, [*(str(a) for a in arguments), "--models-dir", str(place), "--json"])
         assert result.exit_code == code, result.output
@@ -323,5 +357,11 @@ def test_the_command_line_adds_uses_and_removes(mine: str, files: Files, place: 
     photo, other = draw("ann.jpg", ANN), draw("bob.jpg", BOB)
     told = run("verify", photo, other, "--embedder", "second")
     assert (told["verdict"], told["verified"], told["operating_point"]) == ("not calibrated", None, None)
+    run("enroll", photo, "--gallery", "second.db", "--embedder", "second")
+    (told,) = run(
+        "search", photo, "--gallery", "second.db", "--embedder", "second", "--page", "p.html", "--picture", "p.png"
+    )
+    assert told["found"][0]["candidates"][0]["verdict"] == "not calibrated"
+    assert "No thresholds were measured" in Path("p.html").read_text("utf-8")
     run("models", "remove", "second")
     assert run("verify", photo, other, "--embedder", "second", code=1)["error"]["code"] == "model_unknown"

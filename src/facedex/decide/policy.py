@@ -91,7 +91,6 @@ class DecisionPolicy:
 def policy_for(space: EmbeddingSpace, data_dir: Path | None = None) -> DecisionPolicy:
     """The measured policy of a space: the user's own where ``facedex calibrate`` kept one, else the shipped one.
 
-
     data_dir  where the user's are kept; None: the user's data folder.
     Raises    NotCalibrated when nobody measured that space: thresholds of another one mean nothing in it.
               PolicyUnreadable when the user's own is damaged: silently deciding by another would be worse.

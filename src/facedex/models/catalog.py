@@ -63,11 +63,8 @@ class Crop:
     @property
     def preprocessing(self) -> str:
         """All of it as one string, the same for equal crops."""
-        scale = (
-            ""
-            if self.mean == (0,) * self.channels and self.std == (1,) * self.channels
-            else (f"; (x - {_numbers(self.mean)}) / {_numbers(self.std)}")
-        )
+        plain = not any(self.mean) and all(value == 1 for value in self.std)
+        scale = "" if plain else f"; (x - {_numbers(self.mean)}) / {_numbers(self.std)}"
         return (
             f"{self.colour} 0-255; {self.size}x{self.size}; {self.alignment} 5-point similarity; "
             f"bilinear, black border{scale}; l2"
@@ -78,7 +75,7 @@ class Crop:
 class Measured:
     """How fast and how right a model is here, as its benchmark wrote it; on other machines and photos it differs.
 
-    milliseconds  of one run on ``run``, one thread.
+    milliseconds  of processor time for one run on ``run``, one thread.
     accuracy      what was found on ``dataset``, in a sentence.
     """
 
@@ -275,6 +272,8 @@ def _check(card: ModelCard) -> None:
         raise _bad("sha256", card.source_sha256, "64 hexadecimal digits, lower case")
     if card.dimension is not None and (type(card.dimension) is not int or not 2 <= card.dimension <= 65536):
         raise _bad("dimension", card.dimension, "a whole number, 2…65536")
+    if card.added and card.needs:
+        raise _bad("needs", card.needs, "nothing: a model of one's own stands alone")
     if card.task == "embed" and (card.crop is None or card.dimension is None):
         raise ArgumentInvalid("an embedder needs the table [input] with its size and alignment, and output.dimension")
 
@@ -284,7 +283,7 @@ def _bad(name: str, value: object, expected: str) -> ArgumentInvalid:
 
 
 def _numbers(values: tuple[float, ...]) -> str:
-    return " ".join(f"{value:g}" for value in values)
+    return " ".join(repr(value) for value in values)
 
 
 def _shipped() -> tuple[ModelCard, ...]:

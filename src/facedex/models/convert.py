@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facedex.errors import ArgumentInvalid, ModelInvalid
-from facedex.models.recipes import dlib, emotion, keras, torch
+from facedex.models.recipes import dlib, emotion, keras, quantize, torch
 
 _Array = npt.NDArray[Any]
 IR_VERSION: Final = 10  # of ONNX 1.16, the one that goes with opset 21; every supported ONNX Runtime reads it
@@ -189,10 +189,25 @@ def _sface(published: bytes) -> Any:
     return free_dimensions(rewrite_prelu(fold_dequantization(parse(published))), {0: "batch"})
 
 
+def sface_folded(published: bytes) -> Any:
+    """SFace for rounding: with its PReLU nodes, which OpenVINO has in 8 bits, and no normalization of its own."""
+    return quantize.fold_batch_normalization(free_dimensions(fold_dequantization(parse(published)), {0: "batch"}))
+
+
+def _sface_int8(published: bytes) -> Any:
+    return quantize.quantize(sface_folded(published), quantize.ranges("sface-int8"))
+
+
+def _dlib_int8(published: bytes) -> Any:
+    return quantize.quantize(dlib.resnet(published), quantize.ranges("dlib-resnet-int8"))
+
+
 RECIPES: Final[Mapping[str, Callable[[bytes], Any]]] = {
     "yunet": _yunet,
     "sface": _sface,
+    "sface-int8": _sface_int8,
     "dlib-resnet": dlib.resnet,
+    "dlib-resnet-int8": _dlib_int8,
     "facenet": keras.facenet,
     "mtcnn": lambda published: rewrite_prelu(torch.output(published)),
     "mtcnn-proposal": lambda published: rewrite_prelu(torch.proposal(published)),

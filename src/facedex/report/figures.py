@@ -218,8 +218,8 @@ def _points(axes: Any, panel: Panel) -> None:
             else:
                 above = at[0], points[labels == person][:, 1].max()
                 axes.annotate(
-                    person, above, (0, 9), textcoords="offset points", color=colour, weight="bold", ha="center",
-                    bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1},
+                    person, above, (0, 8), textcoords="offset points", color=colour, weight="bold", ha="center",
+                    fontsize=11, bbox={"facecolor": "white", "alpha": 0.55, "linewidth": 0, "pad": 0.5},
                 )  # fmt: skip
     kept = panel.layout.kept
     told = f"{panel.layout.method.upper()}" + (f", {kept:.0%} of the variance" if kept is not None else "")

@@ -7,8 +7,9 @@ removal, filters, and the checks of what callers hand in.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from os import PathLike
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facedex.errors import ArgumentInvalid, EmbeddingInvalid
-from facedex.search import codes, native, scan, snapshot
+from facedex.search import codes, native, scan, snapshot, stream
 from facedex.search.checks import as_ids, check_rows, check_unit, not_unit, whole
 from facedex.search.contract import Allowed, Ids
 from facedex.search.segment import Segment, Words, bits_of, native_backend, words_of
@@ -154,6 +155,49 @@ class ExactIndex:
         index.facts = saved.facts
         index._publish(tuple(segments))
         return index
+
+    @classmethod
+    def stream(
+        cls,
+        path: str | PathLike[str],
+        batches: Iterable[tuple[Ids, Embeddings]],
+        facts: Callable[[int], Mapping[str, Any]] = lambda _: {},
+        *,
+        kernel: str | None = None,
+    ) -> Self:
+        """Write an index to a file while its rows come, and open it: for galleries that do not fit in memory.
+
+        batches  ids (n,) int64, not negative and rising over all batches, with embeddings (n, D) float32, unit rows.
+        facts    JSON values that the owner wants back from ``open``, asked for at the end with the largest id.
+        Raises   EmbeddingInvalid, also when there are no rows; DimensionMismatch, ArgumentInvalid, IndexUnavailable;
+                 a file that was there before is then untouched.
+        """
+        remaining = iter(batches)
+        first = next(remaining, None)
+        if first is None:
+            raise EmbeddingInvalid("There are no embeddings to build from.")
+        index = cls(np.shape(first[1])[-1] if np.ndim(first[1]) else 0, kernel)
+
+        def checked() -> Iterator[tuple[Ids, Embeddings]]:
+            last = -1
+            for given, embeddings in chain((first,), remaining):
+                rows, ids = check_rows(embeddings, index._dimension, "Embeddings"), as_ids(given)
+                if len(ids) != len(rows):
+                    raise ArgumentInvalid(
+                        f"{len(ids)} ids for {len(rows)} embeddings; give one id for each.",
+                        ids=len(ids), embeddings=len(rows),
+                    )  # fmt: skip
+                if not len(ids):
+                    continue
+                if int(ids[0]) <= last or not bool(np.all(ids[1:] > ids[:-1])):
+                    raise ArgumentInvalid(f"Ids do not rise after {last}; a file is written in the order of ids.")
+                last = int(ids[-1])
+                yield ids, rows
+
+        stream.write(path, index.dimension, checked(), facts, index._backend)
+        opened = cls.open(path, kernel=kernel)
+        opened._trusted = True  # written a moment ago by ourselves
+        return opened
 
     def save(self, path: str | PathLike[str], facts: Mapping[str, Any] | None = None) -> None:
         """Write the index to a file, whole or not at all; removed rows are not in it.

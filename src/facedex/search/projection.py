@@ -13,7 +13,7 @@ import contextlib
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
@@ -268,13 +268,15 @@ class _Exact(_Kept[ExactIndex]):
     def save(self, progress: Callable[[int, int], None] | None) -> SavedIndex:
         path = self._place()
         for _ in range(_LOOKS):
+            streamed = self._stream(path, progress)
             index = self.fresh(progress)
             with self._lock:
                 at = self._sequence
-                newest = self._store.get([int(index.ids.max())]) if index is not None and len(index) else []
-                if index is not None and newest:
-                    index.save(path, {"sequence": at, "witness": [newest[0].id, newest[0].template.content_id]})
-            if newest and self._publish(at):
+                facts = self._facts(int(index.ids.max()), at) if index is not None and len(index) else None
+                # what was deleted meanwhile took the streamed file with it; what was added the next search reads
+                if index is not None and facts is not None and not (streamed and path.exists()):
+                    index.save(path, facts)
+            if facts is not None and self._publish(at):
                 break
         else:
             self.forget()
@@ -333,6 +335,29 @@ class _Exact(_Kept[ExactIndex]):
             if progress:
                 progress(len(index), max(total, len(index)))
         return index
+
+    def _facts(self, newest: int, sequence: int) -> dict[str, Any] | None:
+        """What a file needs to be recognized; None when its newest face went away."""
+        held = self._store.get([newest])
+        return {"sequence": sequence, "witness": [held[0].id, held[0].template.content_id]} if held else None
+
+    def _stream(self, path: Path, progress: Callable[[int, int], None] | None) -> bool:
+        """Write the store to the file without holding it in memory; not when an index is at hand."""
+        latest, total = self._store.sequence(), self._store.count()
+        with self._lock:
+            if self._index is not None or self._opened() is not None:
+                return False
+
+        def batches() -> Iterator[tuple[Ids, npt.NDArray[np.float32]]]:
+            done = 0
+            for ids, embeddings in self._store.embedding_batches():
+                yield ids, embeddings
+                done += len(ids)
+                if progress:
+                    progress(done, max(total, done))
+
+        ExactIndex.stream(path, batches(), lambda newest: self._facts(newest, latest) or {})
+        return True
 
     def _deleted(self, ids: Ids) -> None:
         self.forget()

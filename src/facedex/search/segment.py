@@ -37,7 +37,7 @@ class Segment:
         arrays: dict[str, npt.NDArray[Any]] | None = None,
     ) -> None:
         capacity, dimension = rows.shape
-        wide, blocks = codes.padded(dimension), codes.blocks(capacity)
+        blocks = codes.blocks(capacity)
         self.capacity = capacity
         self.dimension = dimension
         self.rows = rows
@@ -49,16 +49,7 @@ class Segment:
         self.encoded = 0
         self.rising = True
         self.live: Words = np.full(blocks, 0xFFFFFFFF, dtype=np.uint32)
-        if arrays is None:
-            stats = np.zeros(codes.stats_size(dimension))
-            stats[codes.STEP4], stats[codes.STEP8] = quantizer.step4, quantizer.step8
-            arrays = {
-                "packed4": np.zeros(blocks * wide * codes.BLOCK // 2, dtype=np.uint8),
-                "codes8": np.zeros(blocks * wide * codes.BLOCK, dtype=np.uint8),
-                "e4": np.zeros(blocks, dtype=np.float32),
-                "e8": np.zeros(capacity, dtype=np.float32),
-                "stats": stats,
-            }
+        arrays = arrays if arrays is not None else empty_arrays(capacity, dimension, quantizer)
         self.arrays = arrays
         self._order: tuple[int, npt.NDArray[np.intp]] | None = None
         self.handle: Any = None
@@ -97,12 +88,7 @@ class Segment:
         start, a = self.encoded, self.arrays
         if start >= end:
             return
-        rows, mean = self.rows[start:end], self.quantizer.mean
-        names = ("packed4", "codes8", "e4", "e8", "stats")
-        if self.backend is not None:
-            self.backend.encode(self.dimension, start, end - start, rows, mean, *(a[name] for name in names))
-        else:
-            codes.encode(rows, start, mean, *(a[name] for name in names))
+        encode(self.backend, self.rows[start:end], start, self.quantizer, a)
         self.encoded = end
 
     def positions(self, ids: Ids, n: int) -> npt.NDArray[np.intp]:
@@ -158,6 +144,34 @@ class Segment:
         bits = np.left_shift(np.uint32(1), (positions % codes.BLOCK).astype(np.uint32))
         np.bitwise_and.at(self.live, positions // codes.BLOCK, ~bits)
         self.dead += len(positions)
+
+
+def empty_arrays(capacity: int, dimension: int, quantizer: codes.Quantizer) -> dict[str, npt.NDArray[Any]]:
+    """Codes, bounds and stats of a segment into which nothing has been coded yet."""
+    wide, blocks = codes.padded(dimension), codes.blocks(capacity)
+    stats = np.zeros(codes.stats_size(dimension))
+    stats[codes.STEP4], stats[codes.STEP8] = quantizer.step4, quantizer.step8
+    return {
+        "packed4": np.zeros(blocks * wide * codes.BLOCK // 2, dtype=np.uint8),
+        "codes8": np.zeros(blocks * wide * codes.BLOCK, dtype=np.uint8),
+        "e4": np.zeros(blocks, dtype=np.float32),
+        "e8": np.zeros(capacity, dtype=np.float32),
+        "stats": stats,
+    }
+
+
+def encode(
+    backend: Any, rows: Embeddings, first: int, quantizer: codes.Quantizer, arrays: dict[str, npt.NDArray[Any]]
+) -> int:
+    """Code rows as rows ``first…`` of a segment's arrays; the first that is not of unit length, or -1.
+
+    Without the kernel nothing is checked.
+    """
+    parts = [arrays[name] for name in ("packed4", "codes8", "e4", "e8", "stats")]
+    if backend is not None:
+        return int(backend.encode(rows.shape[1], first, len(rows), rows, quantizer.mean, *parts))
+    codes.encode(rows, first, quantizer.mean, *parts)
+    return -1
 
 
 def words_of(mask: npt.NDArray[np.bool_]) -> Words:

@@ -21,10 +21,10 @@ import os
 import struct
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +56,7 @@ def _checksum(data: npt.NDArray[np.uint8]) -> int:
     return int(native.module.checksum(data)) if native.module is not None else codes.checksum(data)
 
 
-def _shapes(dimension: int, n: int) -> dict[str, tuple[int, ...]]:
+def shapes(dimension: int, n: int) -> dict[str, tuple[int, ...]]:
     wide, blocks = codes.padded(dimension), codes.blocks(n)
     return {
         "packed4": (blocks * wide * codes.BLOCK // 2,), "codes8": (blocks * wide * codes.BLOCK,), "e4": (blocks,),
@@ -115,7 +115,7 @@ class Snapshot:
 
     def _bytes(self, segment: dict[str, Any], section: str) -> npt.NDArray[np.uint8]:
         place, _ = segment["sections"][section]
-        shape = _shapes(self.dimension, int(segment["n"]))[section]
+        shape = shapes(self.dimension, int(segment["n"]))[section]
         length = int(np.prod(shape)) * np.dtype(_DTYPES[section]).itemsize
         if not 0 <= place <= len(self._data) - length or place % 64:
             raise corrupt(self.path, f"section {section} lies outside")
@@ -141,8 +141,8 @@ class Snapshot:
         result = []
         for entry in self._table["segments"]:
             n = int(entry["n"])
-            shapes = _shapes(self.dimension, n)
-            a = {name: self._bytes(entry, name).view(dtype).reshape(shapes[name]) for name, dtype in _DTYPES.items()}
+            shape = shapes(self.dimension, n)
+            a = {name: self._bytes(entry, name).view(dtype).reshape(shape[name]) for name, dtype in _DTYPES.items()}
             quantizer = codes.Quantizer(a.pop("mean"), float(a["stats"][codes.STEP4]), float(a["stats"][codes.STEP8]))
             rows, ids = a.pop("rows"), a.pop("ids")
             segment = Segment(rows, ids, quantizer, backend, a)
@@ -152,10 +152,9 @@ class Snapshot:
         return result
 
 
-def write(
-    path: str | PathLike[str], dimension: int, segments: list[Segment], next_id: int, facts: Mapping[str, Any]
-) -> None:
-    """Write full segments without removed rows; the file appears whole or not at all. Raises IndexUnavailable."""
+@contextlib.contextmanager
+def new_file(path: str | PathLike[str]) -> Iterator[BinaryIO]:
+    """A file that appears under its name whole, on disk, or not at all. Raises IndexUnavailable."""
     target = Path(path)
     temporary = ""
     try:
@@ -164,24 +163,7 @@ def write(
         ) as file:
             temporary = file.name
             file.write(bytes(_FIRST))
-            entries = []
-            for segment in segments:
-                arrays = {**segment.arrays, "mean": segment.quantizer.mean, "ids": segment.ids, "rows": segment.rows}
-                sections = {}
-                for name, dtype in _DTYPES.items():
-                    file.write(bytes(-file.tell() % 64))
-                    data = np.ascontiguousarray(arrays[name], dtype=dtype).reshape(-1).view(np.uint8)
-                    sections[name] = [file.tell(), _checksum(data)]
-                    file.write(data.data)
-                entries.append({"n": segment.n, "sections": sections})
-            table = json.dumps(
-                {"dimension": dimension, "next_id": next_id, "facts": dict(facts), "segments": entries}
-            ).encode()
-            place = file.tell()
-            file.write(table)
-            head = _PROLOGUE.pack(MAGIC, VERSION, zlib.crc32(table), place, len(table), file.tell(), 0)[:-4]
-            file.seek(0)
-            file.write(head + struct.pack("<I", zlib.crc32(head)))
+            yield cast("BinaryIO", file)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o600 if not target.exists() else target.stat().st_mode & 0o777)
@@ -199,3 +181,50 @@ def write(
         if temporary:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def align(file: BinaryIO) -> int:
+    """Go to where a section may begin; its place."""
+    file.write(bytes(-file.tell() % 64))
+    return file.tell()
+
+
+def write_section(file: BinaryIO, name: str, array: npt.NDArray[Any]) -> list[int]:
+    """Place and checksum of a section."""
+    data = np.ascontiguousarray(array, dtype=_DTYPES[name]).reshape(-1).view(np.uint8)
+    place = align(file)
+    file.write(data.data)
+    return [place, _checksum(data)]
+
+
+def checksum_of(file: BinaryIO, place: int, length: int) -> int:
+    """Of what has been written there."""
+    if length == 0:
+        return _checksum(np.empty(0, np.uint8))
+    file.flush()
+    return _checksum(np.memmap(file.name, np.uint8, "r", place, (length,)))
+
+
+def write_table(
+    file: BinaryIO, dimension: int, entries: list[dict[str, Any]], next_id: int, facts: Mapping[str, Any]
+) -> None:
+    """What makes a file of the sections written so far."""
+    table = json.dumps({"dimension": dimension, "next_id": next_id, "facts": dict(facts), "segments": entries}).encode()
+    place = file.tell()
+    file.write(table)
+    head = _PROLOGUE.pack(MAGIC, VERSION, zlib.crc32(table), place, len(table), file.tell(), 0)[:-4]
+    file.seek(0)
+    file.write(head + struct.pack("<I", zlib.crc32(head)))
+
+
+def write(
+    path: str | PathLike[str], dimension: int, segments: Iterable[Segment], next_id: int, facts: Mapping[str, Any]
+) -> None:
+    """Write full segments without removed rows; the file appears whole or not at all. Raises IndexUnavailable."""
+    with new_file(path) as file:
+        entries = []
+        for segment in segments:
+            arrays = {**segment.arrays, "mean": segment.quantizer.mean, "ids": segment.ids, "rows": segment.rows}
+            sections = {name: write_section(file, name, arrays[name]) for name in _DTYPES}
+            entries.append({"n": segment.n, "sections": sections})
+        write_table(file, dimension, entries, next_id, facts)

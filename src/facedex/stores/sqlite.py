@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -422,7 +423,7 @@ class SQLiteStore(Store):
                 space_id=space_id,
                 link=link,
                 label=label,
-                metadata={} if metadata is None else json.loads(metadata),
+                metadata={} if metadata is None else _decode_metadata(metadata).copy(),
             )
             return StoredTemplate(number, template, EPOCH + enrolled * MICROSECOND)
         except (struct.error, ValueError, TypeError, AttributeError, OverflowError) as error:
@@ -481,6 +482,12 @@ _SOUND = (
     ),
     ("deleted templates that are still there", "SELECT count(*) FROM tombstone JOIN entry USING (id)"),
 )
+
+
+@lru_cache(maxsize=1024)
+def _decode_metadata(text: str) -> dict[str, Any]:
+    """Metadata from their JSON; many templates have the same."""
+    return dict(json.loads(text))
 
 
 def _key(digest: bytes) -> int:

@@ -11,7 +11,7 @@ from facedex.decide.evaluation import Density, PairAccuracy, density, operating_
 from facedex.decide.identification import Identification, OpenSet, leave_one_out, open_set
 from facedex.decide.trials import ScoredPair
 from facedex.engine import Engine
-from facedex.errors import ArgumentInvalid, TrialsTooFew
+from facedex.errors import ArgumentInvalid, NotCalibrated, TrialsTooFew
 from facedex.study.labelled import Labelled, LabelledFace
 from facedex.types import PhotoFailure
 
@@ -87,11 +87,11 @@ class Evaluation:
 
 def policy_of(engine: Engine, labelled: Labelled) -> DecisionPolicy | None:
     """The policy of the space the faces are in; None where nobody measured it."""
+    if labelled.space == engine.space:
+        return engine.known_policy
     try:
-        if labelled.space == engine.space:
-            return engine.policy
         return policy_for(labelled.space, engine.settings.data_dir)
-    except ArgumentInvalid:
+    except NotCalibrated:
         return None
 
 

@@ -19,9 +19,10 @@ from facedex.models import catalog, weights
 from facedex.models.catalog import ModelCard
 from facedex.models.runtime import Model
 from facedex.settings import Settings
-from facedex.types import Age, Face, FaceAttributes, RgbImage
-from facedex.vision.alignment import align_face
+from facedex.types import Age, Face, FaceAttributes, Landmarks, RgbImage
+from facedex.vision.alignment import TEMPLATE_SIZE, align_face, similarity_transform
 from facedex.vision.embedders import network_input
+from facedex.vision.levels import Levels
 from facedex.vision.quality import assess
 
 ACTIONS: Final = ("age", "gender", "emotion")
@@ -32,6 +33,7 @@ CLASSES: Final[Mapping[str, tuple[Any, ...]]] = {
     "emotion": ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
 }
 """Task → what each of a network's answers stands for."""
+_FINEST: Final = 4
 
 
 class Classifier:
@@ -114,38 +116,61 @@ def check_actions(actions: Sequence[str]) -> tuple[str, ...]:
     return chosen
 
 
-def describe(image: RgbImage, faces: Sequence[Face], classifiers: Mapping[str, Classifier]) -> list[FaceAttributes]:
+def describe(photo: Levels, faces: Sequence[Face], classifiers: Mapping[str, Classifier]) -> list[FaceAttributes]:
     """Pose, quality, and the answers of these classifiers, for each face in the order given.
 
     A face whose landmarks cannot be aligned is left out, as it is when faces are embedded.
 
     classifiers  action → network; the other actions are None in the answers.
+    Raises       PhotoUnreadable when the photo turns out to be damaged.
     """
-    usable, qualities = [], []
+    described = []
     for face in faces:
         try:
-            crop = align_face(image, face.landmarks)
-            qualities.append(assess(face, crop, (image.shape[1], image.shape[0])))
+            crop = cut(photo, face.landmarks, TEMPLATE_SIZE, "arcface")
+            quality = assess(face, crop, (photo.width, photo.height))
         except DegenerateLandmarks:
             continue
-        usable.append(face)
-    answers = {action: _answers(image, usable, network) for action, network in classifiers.items()}
+        described.append(replace(face, quality=quality))
+    answers = {action: _answers(photo, described, network) for action, network in classifiers.items()}
     return [
         FaceAttributes(
-            face=replace(face, quality=quality),
+            face=face,
             age=_age(answers["age"][row]) if "age" in answers else None,
             gender=_named("gender", answers["gender"][row]) if "gender" in answers else None,
             emotion=_named("emotion", answers["emotion"][row]) if "emotion" in answers else None,
-            pose=quality.pose,
-            quality=quality,
+            pose=face.quality.pose,
+            quality=face.quality,
         )
-        for row, (face, quality) in enumerate(zip(usable, qualities, strict=True))
+        for row, face in enumerate(described)
+        if face.quality is not None
     ]
 
 
-def _answers(image: RgbImage, faces: Sequence[Face], network: Classifier) -> npt.NDArray[np.float32]:
+def cut(photo: Levels, landmarks: Landmarks, size: int, alignment: str, finest: int = 1) -> RgbImage:
+    """An aligned crop, from a level of the photo at which it need not be enlarged.
+
+    finest  cut at up to this many times the size and average: sampling a large face for a small crop would skip most of
+            its pixels.
+    """
+    level = photo.reduced_by(1 / _scale(landmarks, size, alignment))
+    points = level.inward(landmarks)
+    times = max(1, min(finest, round(1 / _scale(points, size, alignment))))
+    crop = align_face(level.pixels, points, size * times, alignment)
+    if times == 1:
+        return crop
+    averaged = crop.reshape(size, times, size, times, 3).mean(axis=(1, 3))
+    return np.asarray(np.rint(averaged), np.uint8)
+
+
+def _scale(landmarks: Landmarks, size: int, alignment: str) -> float:
+    """Pixels of the crop to one of the photo."""
+    return float(np.hypot(*similarity_transform(landmarks, size, alignment)[:, 0]))
+
+
+def _answers(photo: Levels, faces: Sequence[Face], network: Classifier) -> npt.NDArray[np.float32]:
     size, alignment = network.crop.size, network.crop.alignment
-    crops = [align_face(image, face.landmarks, size, alignment) for face in faces]
+    crops = [cut(photo, face.landmarks, size, alignment, _FINEST) for face in faces]
     return network.probabilities(np.stack(crops) if crops else np.zeros((0, size, size, 3), np.uint8))
 
 

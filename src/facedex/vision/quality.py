@@ -70,9 +70,9 @@ def head_pose(landmarks: Landmarks) -> Pose:
     points = np.asarray(landmarks, np.float64)
     if points.shape != (5, 2):
         raise ArgumentInvalid(f"landmarks have shape {points.shape}; expected (5, 2)", shape=points.shape)
-    camera = (points - points.mean(axis=0)).T @ _SOLVER  # (2, 3): the affine camera
-    if not np.isfinite(camera).all():
+    if not np.isfinite(points).all():
         raise _no_pose(points)
+    camera = (points - points.mean(axis=0)).T @ _SOLVER  # (2, 3): the affine camera
     turn, scales, axes = np.linalg.svd(camera, full_matrices=False)
     if scales[1] < 1e-6 * max(scales[0], 1.0):
         raise _no_pose(points)
@@ -137,7 +137,7 @@ def measure(face: Face, crop: RgbImage, photo_size: tuple[int, int]) -> Measures
         sharpness=_sharpness(luminance),
         contrast=math.sqrt(whole) / 255,
         overexposed=float(np.count_nonzero(luminance > _BURNT)) / luminance.size,
-        eyes=min(float(luminance[eye].var()) for eye in _EYES) / (whole + 1),
+        eyes=max(float(luminance[eye].var()) for eye in _EYES) / (whole + 1),
         eye_distance=math.hypot(*(right - left)),
         inside=_inside(face.landmarks, *photo_size),
         pose=head_pose(face.landmarks),
@@ -172,7 +172,7 @@ def _inside(landmarks: Landmarks, width: int, height: int) -> float:
     across, down = (a * (steps - x)) / scale, (c * (steps - y)) / scale
     columns = across + down[:, None]
     rows = (b * (steps - x)) / scale + ((d * (steps - y)) / scale)[:, None]
-    within = (columns >= 0) & (columns <= width - 1) & (rows >= 0) & (rows <= height - 1)
+    within = (columns > -0.5) & (columns < width - 0.5) & (rows > -0.5) & (rows < height - 0.5)
     return float(within.mean())
 
 

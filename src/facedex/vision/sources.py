@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Final
 
 import numpy as np
 
 from facedex.errors import ArgumentInvalid, PhotoNotFound, PhotoUnreadable, SourceEmpty
-from facedex.types import PhotoFailure
+from facedex.types import Metadata, PhotoFailure
 from facedex.vision.links import has_scheme, masked
 
 __all__ = ["EXTENSIONS", "PhotoSource", "find_photos", "is_single"]
@@ -30,14 +30,16 @@ _log = logging.getLogger("facedex.vision")
 class PhotoSource:
     """One photo to be read.
 
-    source  what ``load_photo`` takes.
-    name    how to call it in reports: the path as given, the link without its password, or its number in the list.
-    folder  the name of the folder it lies in, for ``label="folder"``; None when it lies in none.
+    source    what ``load_photo`` takes.
+    name      how to call it in reports: the path as given, the link without its password, or its number in the list.
+    folder    the name of the folder it lies in, for ``label="folder"``; None when it lies in none.
+    metadata  of its templates, beside what is said of all photos.
     """
 
     source: Any
     name: str
     folder: str | None = None
+    metadata: Metadata = field(default_factory=dict)
 
 
 def find_photos(source: Any, *, report: Callable[[PhotoFailure], None] | None = None) -> Iterator[PhotoSource]:

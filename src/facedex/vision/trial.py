@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -83,7 +84,8 @@ def _read(path: str | os.PathLike[str], what: str) -> bytes:
 def _inspect(data: bytes, path: Path) -> None:
     """Raise ModelInvalid unless the file is an ONNX model that is complete and needs no code of others."""
     model = convert.parse(data)
-    foreign = sorted({entry.domain for entry in model.opset_import} - KNOWN_DOMAINS)
+    nodes = list(_nodes(model.graph))
+    foreign = sorted({node.domain for node in nodes} - KNOWN_DOMAINS - {own.domain for own in model.functions})
     if foreign:
         raise ModelInvalid(
             f"{path.name} uses operators of {', '.join(foreign)}, which ONNX Runtime does not have. Export it with "
@@ -91,7 +93,8 @@ def _inspect(data: bytes, path: Path) -> None:
             path=str(path),
             domains=foreign,
         )
-    outside = sorted(_external_files(model.graph))
+    tensors = [*model.graph.initializer, *(t for node in nodes for a in node.attribute for t in _tensors(a))]
+    outside = sorted({_location(tensor) for tensor in tensors if tensor.data_location == tensor.EXTERNAL})
     if outside:
         raise ModelInvalid(
             f"{path.name} keeps its weights in other files ({', '.join(outside[:3])}). Save it as one file: "
@@ -101,20 +104,25 @@ def _inspect(data: bytes, path: Path) -> None:
         )
 
 
-def _external_files(graph: Any) -> set[str]:
-    """Files in which a graph, or one inside its operators, keeps weights."""
-    found = {
-        entry.value
-        for tensor in graph.initializer
-        if tensor.data_location == tensor.EXTERNAL
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
+def _nodes(graph: Any) -> Iterator[Any]:
+    """The nodes of a graph, and of the graphs inside them."""
     for node in graph.node:
+        yield node
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
-                found |= _external_files(inner)
-    return found
+                yield from _nodes(inner)
+
+
+def _tensors(attribute: Any) -> Iterator[Any]:
+    """What an attribute holds of weights, itself or in a graph of its own."""
+    yield attribute.t
+    yield from attribute.tensors
+    for inner in (attribute.g, *attribute.graphs):
+        yield from inner.initializer
+
+
+def _location(tensor: Any) -> str:
+    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "?")
 
 
 def _try(card: ModelCard, data: bytes, file: Path) -> None:

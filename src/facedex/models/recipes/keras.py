@@ -13,7 +13,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from facedex.errors import ModelDriverMissing
 from facedex.models.recipes.network import Network
 
 _Floats = npt.NDArray[np.float32]
@@ -26,7 +25,7 @@ def facenet(published: bytes) -> Any:
     Prewhitening (each picture to mean 0 and deviation 1) is part of the converted network.
 
     Source  Schroff et al. 2015, doi:10.1109/CVPR.2015.7298682; prewhitening as the project FaceNet publishes it.
-    Raises  ValueError or KeyError when the file is another network; ModelDriverMissing.
+    Raises  ValueError or KeyError when the file is another network.
     """
     layers, weights = read(published)
     net, side = Network("facenet"), 160
@@ -42,16 +41,10 @@ def facenet(published: bytes) -> Any:
 def read(published: bytes) -> tuple[list[dict[str, Any]], dict[str, list[_Floats]]]:
     """The layers of a functional model in order, and the weights of each by its name.
 
-    Raises  ModelDriverMissing without h5py, ValueError for a file that is no such model.
+    Raises  ValueError or KeyError for a file that is no such model.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise ModelDriverMissing(
-            "these weights were published by Keras as HDF5; reading them, once, needs h5py. "
-            "`python -m pip install 'facedex[keras]'` brings it.",
-            extra="keras",
-        ) from error
+    import h5py
+
     try:
         with h5py.File(io.BytesIO(published), "r") as file:
             layers = json.loads(file.attrs["model_config"])["config"]["layers"]

@@ -24,6 +24,9 @@ INLINE __m256i broadcast(const int8_t *p)
     return _mm256_set1_epi32(v);
 }
 
+/* x stays in its register: GCC would load it again for the next probe, and loads are what is short. */
+#define KEEP(x) __asm__("" : "+x"(x))
+
 /* acc += dot of pairs, modulo 2^16 */
 INLINE __m256i add_pairs(__m256i acc, __m256i codes, __m256i probe)
 {
@@ -112,7 +115,8 @@ TARGET static void scan4(const uint8_t *packed, size_t n_blocks, size_t n_groups
             UNROLL for (int q = 0; q < P; q++)                                                                         \
                 p[q] = broadcast(probes + q * stride);                                                                 \
             UNROLL for (int v = 0; v < 4; v++) {                                                                       \
-                const __m256i x = load(block + 32 * v);                                                                \
+                __m256i x = load(block + 32 * v);                                                                      \
+                KEEP(x);                                                                                               \
                 UNROLL for (int q = 0; q < P; q++)                                                                     \
                     acc[q][v] = add_pairs(acc[q][v], x, p[q]);                                                         \
             }                                                                                                          \

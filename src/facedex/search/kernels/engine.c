@@ -725,46 +725,86 @@ static void find_thresholds(Job *job, size_t s, size_t first, size_t end, size_t
     free(scores);
 }
 
-/* Many probes: a block is unpacked once and meets all probes of the group before the next one. */
-static void scan_group(Job *job, List *lists, size_t s, size_t first, size_t end, size_t q0, size_t q1,
-                       uint8_t *scratch)
+/* The next part of a block of memory; without memory only the size of the block is computed. */
+static void *take(uint8_t *memory, size_t *at, size_t bytes)
+{
+    const size_t start = *at;
+    *at += (bytes + 63) / 64 * 64;
+    return memory ? memory + start : NULL;
+}
+
+/* What a thread works with that scans for many probes. */
+enum { STRIP = 4 };
+
+typedef struct {
+    uint8_t *blocks; /* STRIP of them, unpacked */
+    float *gain, *at, *delta, *per_error, *tau;
+    int32_t *thr;
+    uint32_t *masks; /* padded to an even number, with nobody there */
+} Group;
+
+static size_t lay_out_group(Group *g, uint8_t *memory, size_t padded, size_t n)
+{
+    size_t at = 0;
+    g->blocks = take(memory, &at, STRIP * padded * BLOCK);
+    g->gain = take(memory, &at, n * sizeof *g->gain);
+    g->at = take(memory, &at, n * sizeof *g->at);
+    g->delta = take(memory, &at, n * sizeof *g->delta);
+    g->per_error = take(memory, &at, n * sizeof *g->per_error);
+    g->tau = take(memory, &at, n * sizeof *g->tau);
+    g->thr = take(memory, &at, n * sizeof *g->thr);
+    g->masks = take(memory, &at, (n + n % 2) * sizeof *g->masks);
+    return at;
+}
+
+/* Many probes: a strip of blocks is unpacked once and meets all probes of the group before the next one.  Thresholds
+ * are worked out once a strip, in loops that the compiler can vectorize. */
+static void scan_group(Job *job, List *lists, size_t s, size_t first, size_t end, size_t q0, size_t q1, const Group *g)
 {
     const Probes *p = &job->probes;
     const Search *search = job->search;
     const Segment *segment = search->segments + s;
-    const size_t n = q1 - q0;
-    uint8_t *block = scratch;
-    float *gain = (float *)(scratch + p->padded * BLOCK), *base = gain + n, *per_error = base + n;
-    int32_t *thr = (int32_t *)(per_error + n);
-    uint32_t *masks = (uint32_t *)(thr + n);
+    const size_t n = q1 - q0, block_bytes = p->padded * BLOCK;
     uint64_t refined = 0;
-    float *at = (float *)(masks + n);
     for (size_t i = 0; i < n; i++) {
         const Line line = line_of(job, s, q0 + i);
-        gain[i] = line.gain;
-        at[i] = line.at;
-        per_error[i] = line.per_error;
+        g->gain[i] = line.gain;
+        g->at[i] = line.at;
+        g->per_error[i] = line.per_error;
+        g->delta[i] = p->coarse[q0 + i].delta;
     }
+    if (n % 2)
+        g->masks[n] = 0;
     if (from_bits(LOAD(p->tau + q0)) == -INFINITY)
-        find_thresholds(job, s, first, end, q0, q1, block);
-    for (size_t b = first; b < end; b++) {
-        const uint32_t live = live_rows(segment, b);
-        if (!live)
-            continue;
-        const float error = unpack_block(job, segment, b, block);
-        for (size_t i = 0; i < n; i++)
-            base[i] = (from_bits(LOAD(p->tau + q0 + i)) - at[i]) * gain[i] - p->coarse[q0 + i].delta -
-                      error * per_error[i];
-        for (size_t i = 0; i < n; i++)
-            thr[i] = threshold(base[i]);
-        search->kernel->scan8(block, p->groups, n, p->codes + q0 * p->padded, p->padded, p->init + q0 * p->chunks,
-                              p->chunks, p->total + q0, thr, masks, NULL);
-        for (size_t i = 0; i < n; i++)
-            if (masks[i] & live) {
-                const Refiner refiner = refiner_of(job, s, q0 + i);
-                refined++;
-                refine_rows(job, lists + q0 + i, &refiner, b, masks[i] & live);
+        find_thresholds(job, s, first, end, q0, q1, g->blocks);
+    for (size_t b = first; b < end;) {
+        size_t strip[STRIP], filled = 0;
+        float error = 0;
+        for (; filled < STRIP && b < end; b++)
+            if (live_rows(segment, b)) {
+                const float e = unpack_block(job, segment, b, g->blocks + filled * block_bytes);
+                error = e > error ? e : error;
+                strip[filled++] = b;
             }
+        for (size_t i = 0; i < n; i++)
+            g->tau[i] = from_bits(LOAD(p->tau + q0 + i));
+        for (size_t i = 0; i < n; i++)
+            g->thr[i] = threshold((g->tau[i] - g->at[i]) * g->gain[i] - g->delta[i] - error * g->per_error[i]);
+        for (size_t j = 0; j < filled; j++) {
+            search->kernel->scan8(g->blocks + j * block_bytes, p->groups, n, p->codes + q0 * p->padded, p->padded,
+                                  p->init + q0 * p->chunks, p->chunks, p->total + q0, g->thr, g->masks, NULL);
+            const uint32_t live = live_rows(segment, strip[j]);
+            for (size_t i = 0; i < n; i += 2) {
+                if (!(g->masks[i] | g->masks[i + 1]))
+                    continue;
+                for (size_t q = i; q < i + 2; q++)
+                    if (g->masks[q] & live) {
+                        const Refiner refiner = refiner_of(job, s, q0 + q);
+                        refined++;
+                        refine_rows(job, lists + q0 + q, &refiner, strip[j], g->masks[q] & live);
+                    }
+            }
+        }
     }
     ADD(&job->refined, refined);
 }
@@ -773,7 +813,7 @@ static size_t blocks_of(const Segment *segment) { return (segment->n + BLOCK - 1
 
 enum { PIECE = 2048 };
 
-static void scan_item(Job *job, int thread, size_t item, uint8_t *scratch)
+static void scan_item(Job *job, int thread, size_t item, const Group *scratch)
 {
     const Search *search = job->search;
     const size_t q0 = item % job->n_groups * job->group;
@@ -797,14 +837,6 @@ static void scan_item(Job *job, int thread, size_t item, uint8_t *scratch)
         first = first > blocks ? first - blocks : 0;
         end -= blocks;
     }
-}
-
-/* The next part of a block of memory; without memory only the size of the block is computed. */
-static void *take(uint8_t *memory, size_t *at, size_t bytes)
-{
-    const size_t start = *at;
-    *at += (bytes + 63) / 64 * 64;
-    return memory ? memory + start : NULL;
 }
 
 /* ---- the answer -------------------------------------------------------------------------------------------------- */
@@ -1262,18 +1294,19 @@ static void work(Job *job, int thread)
         free(probe);
         return;
     }
-    uint8_t *scratch = NULL, *aligned = NULL;
+    uint8_t *scratch = NULL;
+    Group group;
     if (search->n_probes > 3) {
-        scratch = malloc(64 + job->probes.padded * BLOCK + job->group * 6 * 4);
+        scratch = malloc(64 + lay_out_group(&group, NULL, job->probes.padded, job->group));
         if (!scratch) {
             STORE(&job->failed, 1);
             return;
         }
-        aligned = scratch + (64 - (uintptr_t)scratch % 64);
+        lay_out_group(&group, scratch + (64 - (uintptr_t)scratch % 64), job->probes.padded, job->group);
     }
     const size_t items = job->n_groups * job->n_spans;
     for (size_t item; (item = ADD(&job->next, 1)) < items && !LOAD(&job->failed);)
-        scan_item(job, thread, item, aligned);
+        scan_item(job, thread, item, scratch ? &group : NULL);
     free(scratch);
 }
 
@@ -1446,7 +1479,8 @@ Status facedex_search(Search *search, size_t *bad)
             job.span = threads > 1 ? n_blocks / (size_t)(threads * 8) + 1 : n_blocks;
         } else { /* many: threads share the probes */
             const size_t per_thread = (n + (size_t)threads - 1) / (size_t)threads;
-            job.group = per_thread <= 256 ? per_thread : per_thread / ((per_thread + 255) / 256) + 1;
+            const size_t most = p->padded <= 256 ? 512 : 256; /* their codes stay in the second cache */
+            job.group = per_thread <= most ? per_thread : per_thread / ((per_thread + most - 1) / most) + 1;
             job.span = n_blocks;
         }
         job.n_groups = (n + job.group - 1) / job.group;

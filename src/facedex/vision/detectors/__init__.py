@@ -36,5 +36,5 @@ def load_detector(
     ]
     if card.adapter == "mtcnn":
         proposal, refinement, output = models
-        return MTCNN(proposal, refinement, output)
+        return MTCNN(proposal, refinement, output, bound=bound)
     return YuNet(models[0], bound=bound)

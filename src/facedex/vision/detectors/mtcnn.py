@@ -42,7 +42,7 @@ class MTCNN:
         output: Model,
         thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7),
         smallest: int = 20,
-        bound: int = 1280,
+        bound: int = 640,
     ) -> None:
         if not all(0 < threshold < 1 for threshold in thresholds):
             raise ArgumentInvalid(f"thresholds are {thresholds}; expected scores between 0 and 1")

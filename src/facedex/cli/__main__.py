@@ -1,0 +1,5 @@
+"""``python -m facedex.cli``."""
+
+from facedex.cli import main
+
+main()
