@@ -31,8 +31,8 @@ SERVERS: Mapping[str, str] = {
     "pgvector": "servers.postgres:PostgresWithVector",
     "mongodb": "servers.mongodb:MongoDB",
     "mongodb-standalone": "servers.mongodb:MongoDBAlone",
-    "neo4j": "servers.neo4j:Neo4j",
-    "weaviate": "servers.weaviate:Weaviate",
+    "neo4j": "servers.neo4j_community:Neo4j",
+    "weaviate": "servers.weaviate_built:Weaviate",
 }
 """Name → where its class is."""
 

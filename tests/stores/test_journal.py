@@ -258,8 +258,8 @@ def test_an_answer_lost_at_the_head_is_looked_up():
 )
 def test_a_head_that_is_not_ours_is_refused(head, error):
     data = Data()
-    data.head = head
     with faulty(data) as store:
+        data.head = head
         if error is None:
             assert store.space() is None
         else:
@@ -288,3 +288,4 @@ def test_a_dead_writer_is_replaced_after_its_lease():
         WRITES["enroll"](store)
         assert store.check() == ()
     assert time.monotonic() - began >= 0.3
+    assert data.claims == set()

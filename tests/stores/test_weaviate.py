@@ -11,6 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from killed_writers import check_rounds
 from racing_writers import check_race
 from restarts import enroll_over_restarts
+from weaviate.classes.config import DataType, Property
 
 from facedex.errors import (
     ArgumentInvalid,
@@ -135,7 +136,7 @@ def test_collections_of_others_under_our_names_are_left_alone(base, new_url):
         url = new_url()
         name = f"Facedex{kind}_{urlsplit(url).path.strip('/')}"
         engine = engine_of(base)
-        engine._client.collections.create(name)
+        engine._client.collections.create(name, properties=[Property(name="theirs", data_type=DataType.TEXT)])
         with pytest.raises(StoreForeign, match="not a Facedex gallery"):
             WeaviateStore.open(url)
         assert engine._client.collections.exists(name)

@@ -144,7 +144,7 @@ class Engine(ABC):
 
     @abstractmethod
     def page_photos(self, after: str, limit: int, newer: int = -1) -> list[tuple[str, int]]:
-        """The first ``limit`` behind a digest and of a higher generation than ``newer``, by rising digest."""
+        """The first ``limit`` behind a digest, or "", and of a higher generation than ``newer``, by rising digest."""
 
     @abstractmethod
     def remove_photos(self, digests: Sequence[str]) -> None: ...
@@ -496,7 +496,8 @@ class Turn:
                     return
             if not journal.engine.exclusive:
                 with contextlib.suppress(StoreError):  # then others wait for the lease
-                    journal.engine.release(self.generation)
+                    for spent in range(self.head.generation + 1, self.generation + 1):  # those of the dead too
+                        journal.engine.release(spent)
         finally:
             journal._writers.release()
 

@@ -213,13 +213,13 @@ class JournaledStore(Store, SearchesItself):
 
     def faceless(self, after: str = "", limit: int = 10_000) -> list[str]:
         check_limit(limit)
-        found: list[str] = []
+        found, behind = list[str](), after if _is_digest(after) else ""
         while len(found) < limit:
-            page = [digest for digest, _ in self._engine_open().page_photos(after, _PAGE)]
-            found += [digest for digest, labels in sorted(self.known(page).items()) if not labels]
+            page = [digest for digest, _ in self._engine_open().page_photos(behind, _PAGE)]
+            found += [digest for digest, labels in sorted(self.known(page).items()) if not labels and digest > after]
             if len(page) < _PAGE:
                 break
-            after = page[-1]
+            behind = page[-1]
         return found[:limit]
 
     def people(self, after: str | None = None, limit: int | None = None) -> list[Person]:

@@ -238,10 +238,11 @@ class QdrantEngine(Engine):
         return {digest: generation for digest, generation in listed if digest in asked}
 
     def page_photos(self, after: str, limit: int, newer: int = -1) -> list[tuple[str, int]]:
-        behind = after[:30].ljust(30, "0")
-        behind = behind if not set(behind) - set("0123456789abcdef") else _key(0)
         fresh = [models.FieldCondition(key="number", range=models.Range(gt=newer))] if newer >= 0 else []
-        found = ((p.payload["text"], p.payload["number"]) for p in self._page_log(_PHOTO, behind, limit, fresh))
+        found = (
+            (p.payload["text"], p.payload["number"])
+            for p in self._page_log(_PHOTO, after[:30] or _key(0), limit, fresh)
+        )
         return [(digest, generation) for digest, generation in found if digest > after]
 
     def remove_photos(self, digests: Sequence[str]) -> None:

@@ -36,6 +36,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of libraries its client imports
     import grpc
     import httpx
+    import weaviate
     from weaviate.classes.config import Configure, DataType, Property, Tokenization, VectorDistances
     from weaviate.classes.data import DataObject
     from weaviate.classes.init import AdditionalConfig, Auth, Timeout
@@ -50,8 +51,6 @@ with warnings.catch_warnings():
         WeaviateProtobufIncompatibility,
     )
 
-    import weaviate
-
 __all__ = ["WeaviateStore", "mapped"]
 
 T = TypeVar("T")
@@ -61,7 +60,7 @@ DRIVER_ERRORS = (WeaviateBaseError, WeaviateProtobufIncompatibility, httpx.HTTPE
 _OPTIONS = {
     "grpc_port": "port", "grpc_host": "name", "secure": "true", "patience": "seconds", "lease": "seconds",
 }  # fmt: skip
-_LIMIT = 10_000  # of one answer, as servers are configured unless somebody changed it
+_LIMIT = 2_000  # rows of one answer, embeddings and all
 _EXACT = 2**53  # Weaviate keeps integers as doubles
 _SLACK = 64  # microseconds: how far a time of the year 9999 may be off then
 _PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -303,11 +302,9 @@ class WeaviateEngine(Engine):
             filters = Filter.by_property("kind").equal(_PHOTO) & Filter.by_property("number").greater_than(newer)
             answer: Any = self._call(lambda: self._log.query.fetch_objects(limit=limit, filters=filters))
             return sorted((str(o.properties["text"]), int(o.properties["number"])) for o in answer.objects)
-        behind = "".join(after.partition("g")[0].lower()[:30].ljust(30, "0"))
         return [
             (str(found.properties["text"]), int(found.properties["number"]))
-            for found in self._page_log(_PHOTO, behind if _is_hex(behind) else _key(0), limit)
-            if str(found.properties["text"]) > after
+            for found in self._page_log(_PHOTO, after[:30] or _key(0), limit)
         ]
 
     def remove_photos(self, digests: Sequence[str]) -> None:
@@ -344,7 +341,7 @@ class WeaviateEngine(Engine):
             if not create:
                 raise StoreUnavailable(f"{self._url} holds no gallery. Enroll to create it.", url=self._url)
             self._call(self._create_log)
-        elif {p.name for p in held.properties} < {"kind", "text", "number"}:
+        elif not {"kind", "text", "number"} <= {p.name for p in held.properties}:
             raise self._foreign(f"collection {self._log_name} has other properties")
 
     def _create_log(self) -> None:
@@ -500,10 +497,6 @@ def _key(number: int) -> str:
 
 def _uuid(kind: int, key: str) -> uuid.UUID:
     return uuid.UUID(f"{kind:02x}{key}")
-
-
-def _is_hex(text: str) -> bool:
-    return not set(text) - set("0123456789abcdef")
 
 
 def _impossible(query: Query) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ from typing import ClassVar
 
 import platformdirs
 
-from servers.base import Server, ServerFailed
+from servers.base import Server, ServerFailed, listens
 
 VERSION = "5.26.12"
 PASSWORD = "loopback-only"
@@ -74,15 +73,18 @@ class Neo4j(Server):
         ]  # fmt: skip
 
     def answers(self) -> bool:
+        if not listens(self.port):
+            return False
+        import neo4j
         from neo4j.exceptions import GqlError
 
-        import neo4j
-
-        with contextlib.suppress(GqlError, OSError):
-            with neo4j.GraphDatabase.driver(f"bolt://127.0.0.1:{self.port}", auth=("neo4j", PASSWORD)) as driver:
+        address = f"bolt://127.0.0.1:{self.port}"
+        try:
+            with neo4j.GraphDatabase.driver(address, auth=("neo4j", PASSWORD), max_transaction_retry_time=0) as driver:
                 driver.execute_query("RETURN 1", database_="neo4j")
-            return True
-        return False
+        except (GqlError, OSError):
+            return False
+        return True
 
 
 def _jars() -> Path:
