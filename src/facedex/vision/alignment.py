@@ -1,7 +1,7 @@
 """Alignment: a similarity transform that brings five landmarks to where the embedder expects them.
 
-In C where the kernel was compiled, else in NumPy: the same crop, within two levels. Pixel (0, 0) has its centre at (0, 0),
-as landmarks and OpenCV's ``warpAffine`` have it.
+In C where the kernel was compiled, else in NumPy: the same crop, within two levels. Pixel (0, 0) has its centre at
+(0, 0), as landmarks and OpenCV's ``warpAffine`` have it.
 """
 
 from __future__ import annotations
