@@ -20,10 +20,9 @@ def shrink(image: RgbImage, bound: int) -> RgbImage:
     """The image with its longer side at most ``bound`` pixels; the image itself when it is no larger.
 
     Each new pixel is the mean of all those it covers, weighted by a triangle as wide as two new pixels: Pillow's
-    BILINEAR, which also stands in where the kernel was not compiled, and differs by a level, seldom two. It comes
-    closer to OpenCV's INTER_AREA in what YuNet makes of a photo than BOX, which is faster: main faces' landmarks
-    within 0.5 pixel rather than 1.9, on the photos measured. A photo over four times too large is first reduced by a
-    whole factor.
+    BILINEAR, which stands in where the kernel was not compiled, and differs by a level, seldom two. It comes closer to
+    OpenCV's INTER_AREA in what YuNet makes of a photo than BOX, which is faster: main faces' landmarks within 0.5 pixel
+    rather than 1.9, on the photos measured. A photo over four times too large is first reduced by a whole factor.
     """
     height, width = image.shape[:2]
     longer = max(height, width)
