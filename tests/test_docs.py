@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks import models
 
+from benchmarks import models
 from facedex import cli
 from facedex.models.catalog import Crop, read_card
 from facedex.settings import Settings

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
 from servers import SERVERS, server_class
 from servers.fixtures import missing
 from servers.shared import running, shared_url, stop

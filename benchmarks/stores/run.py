@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from servers import server_class
 
 from benchmarks.data import machine
 from benchmarks.search import data
 from benchmarks.stores import case, deepface
+from servers import server_class
 
 ROOT = Path(__file__).parents[2]
 STORES: dict[str, tuple[str | None, str]] = {

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from servers.fixtures import Servers
 
 import facedex
 from drawn import ANN, BOB, CY, DEE, Draw
@@ -19,6 +18,7 @@ from facedex.deepface import database
 from facedex.deepface.models import engine_for
 from facedex.errors import ArgumentInvalid, NoFaceFound, PhotoNotFound, PhotoUnreadable, StoreUnavailable
 from facedex.models.synthetic import draw_photo
+from servers.fixtures import Servers
 
 COLUMNS = [
     *("id", "img_name", "model_name", "detector_backend", "aligned", "l2_normalized", "search_method"),

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.deepface.golden.shapes import answers, parameters
 
 from drawn import ANN, BOB, Draw
 from facedex import DeepFace
+from tests.deepface.golden.shapes import answers, parameters
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "deepface-0.0.103.json").read_text("utf-8"))
 

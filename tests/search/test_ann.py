@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+
 from benchmarks.search import data
 
 pytest.importorskip("faiss", reason="the extra is not installed: pip install 'facedex[ann]'")

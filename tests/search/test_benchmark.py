@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from benchmarks.search import data
 
 ROOT = Path(__file__).parents[2]

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import mongodb_databases
 import pytest
 from postgres_schemas import drop, fresh
+
 from servers.fixtures import Servers
 
 

@@ -3,6 +3,7 @@
 import secrets
 from urllib.parse import urlsplit
 
+import neo4j
 import neo4j.exceptions
 import pytest
 from hypothesis import HealthCheck, settings
@@ -11,7 +12,6 @@ from killed_writers import check_rounds
 from racing_writers import check_race
 from restarts import enroll_over_restarts
 
-import neo4j
 from facedex.errors import (
     ArgumentInvalid,
     SpaceMismatch,

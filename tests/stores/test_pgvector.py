@@ -3,11 +3,11 @@
 import numpy as np
 import psycopg
 import pytest
-from benchmarks.search.data import gallery
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 from postgres_schemas import drop, fresh
 
+from benchmarks.search.data import gallery
 from facedex.errors import StoreUnavailable
 from facedex.search.projection import Projection
 from facedex.stores.contract import PhotoRecord, SearchesItself
