@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import neo4j
 from neo4j.exceptions import (
     AuthConfigurationError,
     AuthError,
@@ -23,7 +24,6 @@ from neo4j.exceptions import (
     TransientError,
 )
 
-import neo4j
 from facedex.errors import (
     StoreBusy,
     StoreClosed,
