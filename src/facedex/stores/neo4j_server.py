@@ -113,6 +113,8 @@ class Neo4jServer:
                 return self._once(work, outcome)
             except (Neo4jError, DriverError, OSError) as error:
                 again = not isinstance(error, (Neo4jError, DriverError)) or error.is_retryable()
+                # IF NOT EXISTS looks before it locks: another may have made the same index in between.
+                again = again or "AlreadyExists" in str(getattr(error, "code", ""))
                 pause = _PAUSES[min(tries, len(_PAUSES) - 1)]
                 if not again or time.monotonic() + pause > deadline:
                     raise mapped(error, self.address.masked) from error
