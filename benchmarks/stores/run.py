@@ -20,6 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -29,14 +30,14 @@ from benchmarks.stores import case, deepface
 from servers import server_class
 
 ROOT = Path(__file__).parents[2]
-STORES: dict[str, tuple[str | None, str]] = {
-    # name → server, what follows its URL
-    "sqlite": (None, ""),
-    "postgres": ("postgres", ""),
-    "pgvector": ("pgvector", "?vector=require"),
-    "mongodb": ("mongodb", "facedex"),
-    "neo4j": ("neo4j", ""),
-    "weaviate": ("weaviate", ""),
+STORES: dict[str, tuple[str | None, str, str]] = {
+    # name → server, path and query of the gallery; one for each size, so that nothing is kept when it is opened first
+    "sqlite": (None, "faces{count}.db", ""),
+    "postgres": ("postgres", "postgres", "schema=faces{count}"),
+    "pgvector": ("pgvector", "postgres", "schema=faces{count}&vector=require"),
+    "mongodb": ("mongodb", "faces{count}", ""),
+    "neo4j": ("neo4j", "faces{count}", ""),
+    "weaviate": ("weaviate", "faces{count}", ""),
 }
 SIZES = {"quick": (500,), "table": (10_000, 100_000)}
 
@@ -56,16 +57,18 @@ def run(url: str, count: int, what: str, cache: Path) -> dict[str, Any]:
 
 
 def measure(name: str, sizes: tuple[int, ...], folder: Path, peer: bool) -> list[dict[str, Any]]:
-    """One store at every size; the gallery grows from one to the next."""
-    server, more = STORES[name]
+    """One store at every size."""
+    server, path, query = STORES[name]
     if server is None:
-        return _sizes(name, str(folder / "faces.db"), sizes, folder)
+        return _sizes(name, f"{folder}/{path}", sizes, folder)
     found = server_class(server)
     reason = found.unavailable_reason()
     if reason is not None:
         return [{"store": name, "missing": reason}]
     with found(folder / "server") as started:
-        results = _sizes(name, started.url + more, sizes, folder)
+        parts = urlsplit(started.url)
+        gallery = parts._replace(path=f"/{path}", query="&".join(part for part in (parts.query, query) if part))
+        results = _sizes(name, gallery.geturl(), sizes, folder)
         if peer:
             results += _deepface(started.url, sizes, folder)
         return results
@@ -76,7 +79,7 @@ def _sizes(name: str, url: str, sizes: tuple[int, ...], folder: Path) -> list[di
     for count in sizes:
         result: dict[str, Any] = {"store": name, "rows": count}
         for what in ("enroll", "cold", "search"):
-            result |= run(url, count, what, folder / "cache")
+            result |= run(url.format(count=count), count, what, folder / "cache")
         print(json.dumps(result), flush=True)
         results.append(result)
     return results

@@ -12,7 +12,7 @@ from facedex.testing.faces import SPACE, same_template
 def enroll_over_restarts(store, server, kills=2, batches_between=8):
     """Kill and start the server while a thread enrolls; check that what was acknowledged is there, once.
 
-    Returns  how often ``add`` failed clearly and had to be called again.
+    Returns  the clear errors after which ``add`` had to be called again.
     """
     acknowledged, failed, wrong = [], [], []
     enough, more = threading.Event(), threading.Event()
@@ -56,4 +56,4 @@ def enroll_over_restarts(store, server, kills=2, batches_between=8):
         assert all(same_template(s.template, f) for s, f in zip(stored, faces_of("w", batch), strict=True))
     assert [c.id for c in store.changes(0)] == ids
     assert store.check() == ()
-    return len(failed)
+    return [error.message for error in failed]

@@ -25,6 +25,7 @@ from facedex.errors import (
     StoreUnavailable,
     StoreVersion,
 )
+from facedex.stores import postgres_server
 from facedex.stores.postgres import PostgresStore
 from facedex.stores.postgres_server import translate
 from facedex.testing.faces import SPACE, face, photo
@@ -69,7 +70,7 @@ def test_killed_sixty_times_nothing_acknowledged_is_lost(postgres_url):
 
 def test_a_server_killed_in_the_middle_of_an_enrollment_loses_nothing_and_is_waited_for(servers, tmp_path):
     with servers.make("postgres", tmp_path / "server") as server, PostgresStore(server.url) as store:
-        assert enroll_over_restarts(store, server) == 0
+        assert enroll_over_restarts(store, server) == []
 
 
 @pytest.mark.parametrize("moment", ["before", "behind"])
@@ -285,6 +286,17 @@ def test_check_finds_what_was_edited_by_hand(postgres_url):
         assert store.check() == ()
         execute(postgres_url, """UPDATE "{s}".facedex_template SET content = '\\x00', sequence = 99 WHERE id = 2""")
         assert len(store.check()) == 3
+
+
+def test_a_broken_connection_is_waited_for_and_a_refused_user_is_not():
+    for broken in (
+        "SSL SYSCALL error: EOF detected",
+        "server closed the connection unexpectedly",
+        "Connection refused",
+    ):
+        assert postgres_server._server_went_away(psycopg.OperationalError(broken))
+    for refused in ('password authentication failed for user "u"', 'database "x" does not exist'):
+        assert not postgres_server._server_went_away(psycopg.OperationalError(refused))
 
 
 def test_every_error_of_the_driver_has_a_word_of_ours():

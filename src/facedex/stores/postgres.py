@@ -61,7 +61,7 @@ class PostgresStore(Store, KeepsIndex):
     url     ``postgresql://user:password@host:port/database?schema=NAME``; see ``PostgresServer``.
     Raises  StoreUnavailable, StoreForeign, StoreCorrupt, StoreVersion, StoreReadOnly, StoreBusy, ArgumentInvalid.
 
-    A call waits up to 20 seconds for a server that restarts. What was deleted leaves the tables at once, and the
+    A call waits up to 30 seconds for a server that restarts. What was deleted leaves the tables at once, and the
     server's files when it vacuums them and drops old logs: that is the server's business, not ours.
     """
 

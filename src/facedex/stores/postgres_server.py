@@ -42,7 +42,7 @@ Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 T = TypeVar("T")
 
 _FORMAT = "facedex gallery"
-_PATIENCE = 20.0  # seconds a call waits for a server that went away
+_PATIENCE = 30.0  # seconds a call waits for a server that went away
 _POOL = 8  # connections of one gallery in one process
 _HIDDEN = "***"
 
@@ -116,6 +116,9 @@ _WORDS: dict[str, tuple[type[StoreError], str]] = {
     "XX001": (StoreCorrupt, "is damaged. Restore it from a copy."),
     "XX002": (StoreCorrupt, "has a damaged index. REINDEX it, or restore it from a copy."),
 }
+_REFUSED = re.compile(
+    "authentication failed|no password|certificate|does not exist|translate host name|pg_hba|not support SSL"
+)
 _GONE = (pg.AdminShutdown, pg.CrashShutdown, pg.CannotConnectNow, pg.ConnectionException)
 
 
@@ -432,5 +435,5 @@ _inherited: list[list[Connection]] = []
 def _server_went_away(error: psycopg.OperationalError) -> bool:
     if isinstance(error, _GONE):
         return True
-    # libpq's own errors have no code: connections that were refused or broke. A refused password is no such thing.
-    return error.sqlstate is None and not re.search(r"password|authentication|certificate|SSL|name", str(error))
+    # libpq's own errors have no code: a connection refused or broken, or what no waiting mends.
+    return error.sqlstate is None and not _REFUSED.search(str(error))
