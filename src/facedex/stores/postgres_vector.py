@@ -71,7 +71,7 @@ class PostgresVectorStore(PostgresStore, SearchesItself):
     """As ``PostgresStore``; the server searches approximately by HNSW in half precision once ``build_nearest`` ran.
 
     Before it, and with more than 4,000 dimensions, ``nearest`` scans. From then on every enrollment also extends the
-    HNSW graph, which costs the server about a millisecond a face.
+    HNSW graph.
     """
 
     def __init__(self, url: str, *, create: bool = True, server: PostgresServer | None = None) -> None:
