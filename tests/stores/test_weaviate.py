@@ -101,7 +101,7 @@ def test_a_server_killed_in_the_middle_of_an_enrollment_loses_nothing_and_is_wai
         servers.make("weaviate", tmp_path / "server") as server,
         WeaviateStore.open(f"{server.url}&patience=120") as store,
     ):
-        assert enroll_over_restarts(store, server, kills=1) == 0
+        assert enroll_over_restarts(store, server, kills=1) == []
         (first,) = store.get([1])
         assert store.nearest(first.template.embedding[None], 1).tolist() == [[1]]
 
