@@ -326,8 +326,7 @@ class Gallery:
         """
         _check_k(k)
         self._check_space()
-        faces = self.engine.embed(probe, small_faces=small_faces, bgr=bgr)
-        return self.search_faces(faces, k=k, where=where, mode=mode)
+        return self._search(self.engine.embed(probe, small_faces=small_faces, bgr=bgr), k, where, mode)
 
     def search_faces(
         self, faces: Sequence[Face], *, k: int = 5, where: Where | None = None, mode: Mode = "auto"
@@ -340,8 +339,9 @@ class Gallery:
         self._check_space()
         if any(face.embedding is None for face in faces):
             raise EmbeddingInvalid("a face has no embedding. Search with what Engine.embed gives.")
-        if not faces:
-            return []
+        return self._search(faces, k, where, mode) if faces else []
+
+    def _search(self, faces: Sequence[Face], k: int, where: Where | None, mode: Mode) -> list[Found]:
         probes = np.stack([face.embedding for face in faces if face.embedding is not None])
         threads = self.engine.settings.threads
         for _ in range(_LOOKS):

@@ -35,7 +35,10 @@ def store():
 
 def passing(columns, where):
     found = columns.passing(where)
-    return found.tolist() if isinstance(found, np.ndarray) else found.ids.tolist()
+    if isinstance(found, np.ndarray):
+        return found.tolist()
+    ids = columns._store.ids()
+    return ids[found(ids)].tolist()
 
 
 def awake(store):

@@ -29,16 +29,11 @@ Mask = npt.NDArray[np.bool_]
 
 
 class Passing:
-    """The templates that pass a filter, at one moment: a predicate that an index asks, or their ids."""
+    """The templates that pass a filter, at one moment: a predicate that an index asks of its ids."""
 
     def __init__(self, held: Ids, mask: Mask) -> None:
         """held: every template's id, rising; mask: which pass."""
         self._held, self._mask = held, mask
-
-    @property
-    def ids(self) -> Ids:
-        """``(N,)`` int64, rising."""
-        return self._held[self._mask]
 
     def __call__(self, ids: Ids) -> Mask:
         """Which of these ids pass, ``(N,)`` bool; an id that was not there then does not."""

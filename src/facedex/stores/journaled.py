@@ -26,6 +26,7 @@ from facedex.stores.contract import (
     Store,
 )
 from facedex.stores.journal import EVERYTHING, Engine, Head, Journal, Pending, Query, Step, View
+from facedex.stores.numbering import by_photo, number_batch
 from facedex.stores.rows import Row, damaged, faults, matrix, read_space, rows_of, stored, write_space
 from facedex.types import EmbeddingSpace, Person, StoredTemplate, Where
 
@@ -70,17 +71,10 @@ class JournaledStore(Store, SearchesItself):
             head = turn.head
             check_space(space, self._space(head))
             engine, sequence = self._engine, head.sequence
-            present = self._present([row.content for row in offered]) if head.templates else {}
-            new, added = [], []
-            for row in offered:
-                old = present.get(row.content)
-                if old is not None:
-                    added.append(Added(old.id, False, old.label))
-                    continue
-                sequence += 1
-                present[row.content] = row = replace(row, id=sequence, sequence=sequence)
-                new.append(row)
-                added.append(Added(sequence, True, row.label))
+            contents, labels = [row.content for row in offered], [row.label for row in offered]
+            present = self._present(contents) if head.templates else {}
+            added, places = number_batch(contents, labels, present, sequence)
+            new = [replace(offered[n], id=id, sequence=id) for id, n in enumerate(places, sequence + 1)]
             digests = sorted({photo.digest for photo in photos})
             unlisted = sorted(set(digests) - engine.photos(digests).keys())
             if head.space is None:
@@ -95,13 +89,12 @@ class JournaledStore(Store, SearchesItself):
                 turn.commit(
                     replace(
                         head,
-                        sequence=sequence,
+                        sequence=sequence + len(new),
                         templates=head.templates + len(new),
                         space=head.space or write_space(space),
                     )
                 )
-        each = iter(added)
-        return [[next(each) for _ in photo.templates] for photo in photos]
+        return by_photo(photos, added)
 
     def relabel(self, ids: Iterable[int], label: str | None) -> int:
         check_label(label)
@@ -356,12 +349,14 @@ class JournaledStore(Store, SearchesItself):
             raise damaged(self._url, f"the metadata of template {row.id} cannot be read ({error})") from error
         return metadata
 
-    def _present(self, contents: Sequence[str]) -> dict[str, Row]:
-        """Rows by content id, in a turn of ours."""
-        found: dict[str, Row] = {}
+    def _present(self, contents: Sequence[str]) -> dict[str, tuple[int, str | None]]:
+        """Id and label of what is stored, by content id, in a turn of ours."""
+        found: dict[str, tuple[int, str | None]] = {}
         for start in range(0, len(contents), _PAGE):
             some = frozenset(contents[start : start + _PAGE])
-            found.update((row.content, row) for row in self._engine.page(Query(contents=some), len(some)))
+            found.update(
+                (row.content, (row.id, row.label)) for row in self._engine.page(Query(contents=some), len(some))
+            )
         return found
 
     def _known(self, view: View, digests: Sequence[str]) -> dict[str, frozenset[str | None]]:

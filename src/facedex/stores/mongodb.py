@@ -39,6 +39,7 @@ from facedex.stores.contract import (
     Store,
 )
 from facedex.stores.mongodb_server import Document, MongoServer, Session
+from facedex.stores.numbering import by_photo, number_batch
 from facedex.stores.packed import FLOAT32, GEOMETRY, digest_bytes, in_order, pack_geometry, unpack_geometry
 from facedex.types import EmbeddingSpace, Person, StoredTemplate, Template, Where
 
@@ -110,21 +111,15 @@ class MongoStore(Store, KeepsIndex):
                 else ()
             )
             present = {each["content"]: (int(each["_id"]), each["label"]) for each in found}
-            added: list[Added] = []
+            added, new = number_batch(contents, [template.label for template in batch.templates], present, sequence)
             rows: list[Document] = []
-            for n, (template, content) in enumerate(zip(batch.templates, contents, strict=True)):
-                old = present.get(content)
-                if old is not None:
-                    added.append(Added(old[0], False, old[1]))
-                    continue
-                sequence += 1
-                present[content] = (sequence, template.label)
-                added.append(Added(sequence, True, template.label))
+            for id, n in enumerate(new, sequence + 1):
+                template = batch.templates[n]
                 rows.append(
                     {
-                        "_id": Int64(sequence),
-                        "sequence": Int64(sequence),
-                        "content": content,
+                        "_id": Int64(id),
+                        "sequence": Int64(id),
+                        "content": contents[n],
                         "photo": bytes.fromhex(template.photo_digest),
                         "label": template.label,
                         "enrolled": Int64(batch.enrolled[n]),
@@ -136,13 +131,13 @@ class MongoStore(Store, KeepsIndex):
                 )
             if rows:
                 self._server.collection("template").insert_many(rows, session=session)
-                change["sequence"] = Int64(sequence)
+                change["sequence"] = Int64(sequence + len(rows))
             self._change(session, change)
             return added
 
-        each = iter(self._server.together(write))
+        added = self._server.together(write)
         self._space = space
-        return [[next(each) for _ in photo.templates] for photo in photos]
+        return by_photo(photos, added)
 
     def relabel(self, ids: Iterable[int], label: str | None) -> int:
         check_label(label)

@@ -37,6 +37,7 @@ from facedex.stores.contract import (
     Store,
 )
 from facedex.stores.neo4j_server import Neo4jServer
+from facedex.stores.numbering import by_photo, number_batch
 from facedex.stores.rows import Row, damaged, faults, matrix, metadata_tokens, read_space, rows_of, stored, write_space
 from facedex.types import EmbeddingSpace, Person, StoredTemplate, Where
 
@@ -113,30 +114,23 @@ class Neo4jStore(Store, SearchesItself):
             contents = [row.content for row in offered]
             query = "MATCH (t:Template) WHERE t.content IN $contents RETURN t.content, t.id, t.label"
             present = {content: (n, label) for content, n, label in self._run(transaction, query, contents=contents)}
-            new, added = [], []
-            for row, embedding, template in zip(offered, batch.embeddings, batch.templates, strict=True):
-                old = present.get(row.content)
-                if old is not None:
-                    added.append(Added(old[0], False, old[1]))
-                    continue
-                sequence += 1
-                present[row.content] = sequence, row.label
-                added.append(Added(sequence, True, row.label))
-                values = asdict(replace(row, id=sequence, sequence=sequence))
+            added, places = number_batch(contents, [row.label for row in offered], present, sequence)
+            new = []
+            for id, n in enumerate(places, sequence + 1):
+                values = asdict(replace(offered[n], id=id, sequence=id))
                 values["exact"] = values.pop("embedding")
-                tokens = metadata_tokens(template.metadata)
-                new.append(values | {"embedding": embedding.tolist(), "tokens": tokens})
+                tokens = metadata_tokens(batch.templates[n].metadata)
+                new.append(values | {"embedding": batch.embeddings[n].tolist(), "tokens": tokens})
             for start in range(0, len(new), _WRITTEN_AT_ONCE):
                 some = new[start : start + _WRITTEN_AT_ONCE]
                 self._run(transaction, "UNWIND $rows AS row CREATE (t:Template) SET t = row", rows=some)
             digests = sorted({photo.digest for photo in photos})
             self._run(transaction, "UNWIND $digests AS digest MERGE (:Photo {digest: digest})", digests=digests)
             self._run(transaction, "MATCH (g:Gallery) SET g.space = $space", space=write_space(space))
-            self._unlock(transaction, sequence, token)
+            self._unlock(transaction, sequence + len(new), token)
             return added
 
-        each = iter(self._server.write(work, lambda t: self._was_written(t, token)))
-        return [[next(each) for _ in photo.templates] for photo in photos]
+        return by_photo(photos, self._server.write(work, lambda t: self._was_written(t, token)))
 
     def relabel(self, ids: Iterable[int], label: str | None) -> int:
         check_label(label)

@@ -37,6 +37,7 @@ from facedex.stores.contract import (
     PhotoRecord,
     Store,
 )
+from facedex.stores.numbering import by_photo, number_batch
 from facedex.stores.packed import FLOAT32, digest_bytes, in_order, pack_geometry, unpack_geometry
 from facedex.stores.postgres_server import Connection, PostgresServer
 from facedex.types import EmbeddingSpace, Person, StoredTemplate, Template, Where
@@ -116,25 +117,15 @@ class PostgresStore(Store, KeepsIndex):
                 {"all": digests, "wide": 32, "count": len(digests) // 32},
             )
             present = self._present(connection, contents) if sequence else {}
-            added: list[Added] = []
-            rows: list[int] = []
-            for n, (template, content) in enumerate(zip(batch.templates, contents, strict=True)):
-                old = present.get(content)
-                if old is not None:
-                    added.append(Added(old[0], False, old[1]))
-                    continue
-                sequence += 1
-                present[content] = (sequence, template.label)
-                added.append(Added(sequence, True, template.label))
-                rows.append(n)
+            added, rows = number_batch(contents, [template.label for template in batch.templates], present, sequence)
             if rows:
-                self._insert(connection, batch, contents, rows, sequence - len(rows) + 1, vector)
-                connection.execute(self._sql("UPDATE facedex_gallery SET sequence = %s"), (sequence,))
+                self._insert(connection, batch, contents, rows, sequence + 1, vector)
+                connection.execute(self._sql("UPDATE facedex_gallery SET sequence = %s"), (sequence + len(rows),))
             return added
 
-        each = iter(self._server.write(write))
+        added = self._server.write(write)
         self._space = space
-        return [[next(each) for _ in photo.templates] for photo in photos]
+        return by_photo(photos, added)
 
     def relabel(self, ids: Iterable[int], label: str | None) -> int:
         check_label(label)

@@ -34,6 +34,7 @@ from facedex.stores.contract import (
     PhotoRecord,
     Store,
 )
+from facedex.stores.numbering import by_photo, number_batch
 from facedex.stores.packed import FLOAT32, GEOMETRY, digest_bytes, in_order, pack_geometry, unpack_geometry
 from facedex.stores.sqlite_file import SQLiteFile
 from facedex.types import EmbeddingSpace, Person, StoredTemplate, Template, Where
@@ -124,27 +125,21 @@ class SQLiteStore(Store):
             name_ids = _name_ids(connection, {template.label for template in templates})
             present = _present(connection, contents)
             (sequence,) = connection.execute("SELECT sequence FROM state").fetchone()
+            added, new = number_batch(contents, [template.label for template in templates], present, sequence)
             faces: list[tuple[object, ...]] = []
             entries: list[tuple[object, ...]] = []
-            added: list[Added] = []
             vectors, width = batch.embeddings.astype(FLOAT32, copy=False).tobytes(), 4 * space.dimension
             places, place = pack_geometry(batch), GEOMETRY.itemsize
-            for n, (template, content, meta) in enumerate(zip(templates, contents, batch.metadata, strict=True)):
-                old = present.get(content)
-                if old is not None:
-                    added.append(Added(old[0], False, old[1]))
-                    continue
-                sequence += 1
-                present[content] = (sequence, template.label)
-                added.append(Added(sequence, True, template.label))
+            for id, n in enumerate(new, sequence + 1):
+                template, content, meta = templates[n], contents[n], batch.metadata[n]
                 meta_or_null = None if meta == "{}" else meta
                 geometry = places[n * place : (n + 1) * place]
                 vector = vectors[n * width : (n + 1) * width]
-                faces.append((sequence, content, geometry, vector, template.link, meta_or_null))
+                faces.append((id, content, geometry, vector, template.link, meta_or_null))
                 entries.append(
                     (
-                        sequence,
-                        sequence,
+                        id,
+                        id,
                         _key(content),
                         photo_ids[bytes.fromhex(template.photo_digest)],
                         None if template.label is None else name_ids[template.label],
@@ -154,9 +149,8 @@ class SQLiteStore(Store):
             if faces:
                 connection.executemany("INSERT INTO face VALUES (?, 1, 1, ?, ?, ?, ?, ?)", faces)
                 connection.executemany("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?)", entries)
-                connection.execute("UPDATE state SET sequence = ?", (sequence,))
-        each = iter(added)
-        return [[next(each) for _ in photo.templates] for photo in photos]
+                connection.execute("UPDATE state SET sequence = ?", (sequence + len(new),))
+        return by_photo(photos, added)
 
     def relabel(self, ids: Iterable[int], label: str | None) -> int:
         check_label(label)
